@@ -1,0 +1,205 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/flannel-io/flannel/pkg/ip"
+	"github.com/flannel-io/flannel/pkg/lease"
+	"github.com/flannel-io/flannel/pkg/subnet"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// subnets is the subnet manager that flannel's backends ask: it gives this node
+// its lease and tells of the leases of the others, both from one watch on nodes.
+//
+// flannel brings one of its own, which takes the node's name from the
+// environment and polls once a second while starting; on the way to the first
+// pod that second counts.
+type subnets struct {
+	client   kubernetes.Interface
+	nodeName string
+	config   *subnet.Config
+	families families
+	nodes    corelisters.NodeLister
+
+	// changed holds a token when a node may have changed since the last look.
+	changed chan struct{}
+}
+
+var _ subnet.Manager = (*subnets)(nil)
+
+// newSubnets starts the watch and returns when its first list has arrived.
+func newSubnets(ctx context.Context, client kubernetes.Interface, nodeName string, cfg *subnet.Config) (*subnets, error) {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slimNode))
+	informer := factory.Core().V1().Nodes()
+	s := &subnets{
+		client: client, nodeName: nodeName, config: cfg,
+		families: families{v4: cfg.EnableIPv4, v6: cfg.EnableIPv6},
+		nodes:    informer.Lister(),
+		changed:  make(chan struct{}, 1),
+	}
+	notify := func() {
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+	}
+	handler := cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { notify() },
+		UpdateFunc: func(_, _ any) { notify() },
+		DeleteFunc: func(any) { notify() },
+	}
+	if _, err := informer.Informer().AddEventHandler(handler); err != nil {
+		return nil, fmt.Errorf("watch nodes: %w", err)
+	}
+	factory.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), informer.Informer().HasSynced) {
+		return nil, fmt.Errorf("watch nodes: %w", context.Cause(ctx))
+	}
+	return s, nil
+}
+
+// slimNode keeps of a node what a lease is made of: the cache holds every node
+// of the cluster, and their status is the larger part.
+func slimNode(obj any) (any, error) {
+	if node, ok := obj.(*corev1.Node); ok {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion, Annotations: node.Annotations},
+			Spec:       corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
+		}, nil
+	}
+	return obj, nil
+}
+
+// AcquireLease waits until this node has its pod range, publishes the backend's
+// attributes on the node and returns the lease.
+func (s *subnets) AcquireLease(ctx context.Context, attrs *lease.LeaseAttrs) (*lease.Lease, error) {
+	for {
+		node, err := s.nodes.Get(s.nodeName)
+		if err == nil {
+			l, err := ownLease(node, s.families, attrs)
+			if err == nil {
+				return l, s.publish(ctx, node, attrs)
+			}
+			if !errors.Is(err, errNoSubnet) {
+				return nil, err
+			}
+		}
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *subnets) publish(ctx context.Context, node *corev1.Node, attrs *lease.LeaseAttrs) error {
+	missing := annotations(node, s.families, attrs)
+	if len(missing) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": missing}})
+	if err != nil {
+		return err
+	}
+	_, err = s.client.CoreV1().Nodes().Patch(ctx, s.nodeName, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return fmt.Errorf("publish lease on node %s: %w", s.nodeName, err)
+	}
+	return nil
+}
+
+// WatchLeases sends what changed among the leases of the other nodes, computed
+// anew from all nodes whenever one of them changes.
+func (s *subnets) WatchLeases(ctx context.Context, receiver chan []lease.LeaseWatchResult) error {
+	defer close(receiver)
+	known := map[string]lease.Lease{}
+	for {
+		now, err := s.leases()
+		if err != nil {
+			return err
+		}
+		if events := diff(known, now); len(events) > 0 {
+			select {
+			case receiver <- []lease.LeaseWatchResult{{Events: events}}:
+				known = now
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *subnets) leases() (map[string]lease.Lease, error) {
+	nodes, err := s.nodes.List(everything)
+	if err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	leases := make(map[string]lease.Lease, len(nodes))
+	for _, node := range nodes {
+		if node.Name == s.nodeName {
+			continue
+		}
+		if l, ok := nodeLease(node, s.families); ok {
+			leases[node.Name] = l
+		}
+	}
+	return leases, nil
+}
+
+// GetStoredMacAddresses lets the vxlan device keep its address over a restart,
+// so that the other nodes' tables stay right.
+func (s *subnets) GetStoredMacAddresses(context.Context) (v4, v6 string) {
+	node, err := s.nodes.Get(s.nodeName)
+	if err != nil {
+		return "", ""
+	}
+	mac := func(data string) string {
+		var vtep struct{ VtepMAC string }
+		if json.Unmarshal([]byte(data), &vtep) != nil {
+			return ""
+		}
+		return vtep.VtepMAC
+	}
+	return mac(node.Annotations[annotationData]), mac(node.Annotations[annotationDataV6])
+}
+
+// GetNetworkConfig returns the cluster network.
+func (s *subnets) GetNetworkConfig(context.Context) (*subnet.Config, error) { return s.config, nil }
+
+// HandleSubnetFile writes the file that flannel's users and tools look at.
+func (s *subnets) HandleSubnetFile(path string, config *subnet.Config, ipMasq bool, sn ip.IP4Net, sn6 ip.IP6Net, mtu int) error {
+	return subnet.WriteSubnetFile(path, config, ipMasq, sn, sn6, mtu)
+}
+
+// GetStoredPublicIP is asked by flannel's own command only.
+func (s *subnets) GetStoredPublicIP(context.Context) (v4, v6 string) { return "", "" }
+
+// CompleteLease has nothing to do: no cloud waits for the network of the node.
+func (s *subnets) CompleteLease(context.Context, *lease.Lease, *sync.WaitGroup) error { return nil }
+
+// RenewLease has nothing to do: a lease lives as long as its node.
+func (s *subnets) RenewLease(context.Context, *lease.Lease) error { return nil }
+
+// WatchLease is for the etcd subnet manager only.
+func (s *subnets) WatchLease(context.Context, ip.IP4Net, ip.IP6Net, chan []lease.LeaseWatchResult) error {
+	return errors.ErrUnsupported
+}
+
+// Name describes the manager in flannel's log.
+func (s *subnets) Name() string { return "limpet subnet manager of node " + s.nodeName }
