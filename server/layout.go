@@ -1,0 +1,51 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/limpetio/limpet/agent"
+)
+
+// layout is where the server keeps its files.
+type layout struct{ dataDir string }
+
+func (l layout) server(elem ...string) string {
+	return filepath.Join(append([]string{l.dataDir, "server"}, elem...)...)
+}
+
+func (l layout) database() string             { return l.server("db", "state.db") }
+func (l layout) tls() string                  { return l.server("tls") }
+func (l layout) manifests() string            { return l.server("manifests") }
+func (l layout) authenticationConfig() string { return l.server("etc", "authentication.yaml") }
+func (l layout) auditPolicy() string          { return l.server("etc", "audit-policy.yaml") }
+
+func (l layout) nodeID() string { return filepath.Join(l.dataDir, "agent", "node-id") }
+
+// create makes the directories. Everything below the data directory is root's alone.
+func (l layout) create() error {
+	for _, dir := range []string{l.server("db"), l.tls(), l.manifests(), l.server("etc")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("create server directory: %w", err)
+		}
+	}
+	// Pods with a user namespace of their own pass through this directory on the
+	// way to their root file system; what is in it protects itself.
+	if err := os.MkdirAll(agent.RunDir, 0o711); err != nil {
+		return fmt.Errorf("create run-time directory: %w", err)
+	}
+	if err := os.Chmod(agent.RunDir, 0o711); err != nil {
+		return fmt.Errorf("open run-time directory: %w", err)
+	}
+	return nil
+}
+
+// requireRoot explains itself before anything fails with "permission denied".
+func requireRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("this must run as root: it starts containers and configures the network")
+	}
+	return nil
+}
