@@ -1,0 +1,194 @@
+// Package e2e tests the real binary, dist/limpet, with real pods on test nodes
+// that scripts/cluster makes in namespaces of this machine. Most tests share
+// one cluster, each in a Kubernetes namespace of its own; a test that stops or
+// disturbs the server has a cluster of its own.
+//
+// It runs as root, after `make build images`:
+//
+//	go test -count=1 -timeout 30m ./e2e
+//
+// Nothing but files below .run/e2e and, after a failure, the logs in .run/e2e-logs is
+// written, and everything else is torn down at the end. LIMPET_BIN names another
+// binary, LIMPET_E2E_IMAGES another directory of test images.
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// parallelTests suits two cores: tests mostly wait for the cluster.
+const parallelTests = "4"
+
+const sharedName = "shared"
+
+// env is what all tests share.
+var env suite
+
+// suite is the state of one run of the tests.
+type suite struct {
+	repo     string // root of the source tree
+	bin      string // the limpet binary
+	images   string // archives of the test images
+	clusters string // directories of the clusters
+	logs     string // where logs are kept after a failure
+
+	// own lets one cluster at a time live beside the shared one: each limpet
+	// holds some 24 of the 128 inotify instances that root usually has.
+	own sync.Mutex
+
+	once   sync.Once
+	shared *cluster
+	err    error
+}
+
+func TestMain(m *testing.M) { os.Exit(runSuite(m)) }
+
+func runSuite(m *testing.M) int {
+	flag.Parse()
+	if err := env.prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	if !flagGiven("test.parallel") {
+		if err := flag.Set("test.parallel", parallelTests); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+	}
+	// An interrupted run ends its clusters, too.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		env.downAll()
+		os.Exit(130)
+	}()
+	code := m.Run()
+	if code != 0 {
+		env.sharedDir().keepLogs()
+	}
+	env.downAll()
+	return code
+}
+
+func flagGiven(name string) bool {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}
+
+// prepare finds the inputs and removes what a killed run left.
+func (s *suite) prepare() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("test nodes are made of namespaces: run this as root (sudo)")
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	s.repo = filepath.Dir(wd)
+	s.clusters = filepath.Join(s.repo, ".run", "e2e")
+	s.logs = filepath.Join(s.repo, ".run", "e2e-logs")
+	s.bin = filepath.Join(s.repo, "dist", "limpet")
+	if bin := os.Getenv("LIMPET_BIN"); bin != "" {
+		s.bin = bin
+	}
+	s.images = filepath.Join(s.repo, ".cache", "images")
+	if dir := os.Getenv("LIMPET_E2E_IMAGES"); dir != "" {
+		s.images = dir
+	}
+	if _, err := os.Stat(s.bin); err != nil {
+		return fmt.Errorf("%w; build it with: make build", err)
+	}
+	for _, file := range []string{"busybox-1.tar", "httpd-1.tar", "httpd-2.tar"} {
+		if _, err := os.Stat(filepath.Join(s.images, file)); err != nil {
+			return fmt.Errorf("%w; build it with: make images", err)
+		}
+	}
+	s.downAll()
+	if err := os.RemoveAll(s.logs); err != nil {
+		return err
+	}
+	return os.MkdirAll(s.clusters, 0o755)
+}
+
+// downAll ends every cluster of the suite, whoever started it.
+func (s *suite) downAll() {
+	entries, err := os.ReadDir(s.clusters)
+	if err != nil {
+		return // none
+	}
+	for _, e := range entries {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		c := &cluster{name: e.Name(), dir: filepath.Join(s.clusters, e.Name())}
+		if _, err := c.script(ctx, "down"); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+		}
+		cancel()
+	}
+	_ = os.Remove(s.clusters)               // fails, rightly, while a cluster is left
+	_ = os.Remove(filepath.Dir(s.clusters)) // and while there are logs
+}
+
+// sharedDir is the shared cluster as far as it came.
+func (s *suite) sharedDir() *cluster {
+	return &cluster{name: sharedName, dir: filepath.Join(s.clusters, sharedName)}
+}
+
+// sharedCluster is the cluster of all tests that leave the server alone.
+// Its options are those that some test is about.
+func sharedCluster(t *testing.T) *cluster {
+	t.Helper()
+	env.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+		defer cancel()
+		env.shared, env.err = startCluster(ctx, sharedName, "--images", env.images,
+			"--audit-log-path", auditLog,
+			"--kubelet-arg", fmt.Sprintf("pod-max-pids=%d", podMaxPids))
+	})
+	if env.err != nil {
+		t.Fatalf("the shared cluster did not start: %v", env.err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			env.shared.printLogTail(t)
+		}
+	})
+	return env.shared
+}
+
+// ownCluster starts a cluster for this test alone.
+func ownCluster(t *testing.T, args ...string) *cluster {
+	t.Helper()
+	env.own.Lock()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	name := clusterName(t.Name())
+	t.Cleanup(func() {
+		defer env.own.Unlock()
+		c := &cluster{name: name, dir: filepath.Join(env.clusters, name)}
+		if t.Failed() {
+			c.printLogTail(t)
+			c.keepLogs()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if _, err := c.script(ctx, "down"); err != nil {
+			t.Errorf("end the cluster: %v", err)
+		}
+	})
+	c, err := startCluster(ctx, name, append([]string{"--images", env.images}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
