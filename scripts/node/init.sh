@@ -169,10 +169,11 @@ run_limpet() {
     for p in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do
       [[ ! -e $p || -L ${p%/*} || ! -d ${p%/*}/limpet.service ]] || echo "$BASHPID" >"${p%/*}/limpet.service/cgroup.procs"
     done
+    # Not before: who reads it looks for the process in the control group.
+    echo "$BASHPID" >/run/node/limpet.pid
     cd /
     exec env -i "${env[@]}" "${argv[@]}" </dev/null >&4 2>&4 3>&- 4>&-
   ) &
-  echo $! >/run/node/limpet.pid
   local status=0
   wait $! || status=$?
   echo "$status" >/run/node/limpet.exit.new
