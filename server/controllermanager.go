@@ -7,6 +7,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 
+	"github.com/limpetio/limpet/agent"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/logging"
 	"github.com/limpetio/limpet/internal/upstream"
@@ -63,6 +64,8 @@ func controllerManagerArgs(cfg config.Server, c *Certificates) []string {
 		"kube-api-qps=100", "kube-api-burst=200",
 		"controller-shutdown-timeout=3s",
 		"profiling=false",
+		// Its default is in /usr, which may be read-only.
+		"flex-volume-plugin-dir=" + agent.Paths{DataDir: cfg.DataDir}.VolumePlugins(),
 	}, cfg.KubeControllerManagerArgs)
 }
 
