@@ -13,6 +13,7 @@ import (
 	"github.com/limpetio/limpet/agent/ctr"
 	"github.com/limpetio/limpet/internal/cli"
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/datastorectl"
 	"github.com/limpetio/limpet/internal/hostcheck"
 	"github.com/limpetio/limpet/internal/kubectl"
 	"github.com/limpetio/limpet/internal/logging"
@@ -27,6 +28,9 @@ func main() {
 		Kubectl:     kubectl.Run,
 		Ctr:         ctr.Run,
 		CheckConfig: checkConfig,
+		Datastore: func(w io.Writer, cfg config.Server) cli.DatastoreActions {
+			return datastorectl.Control{Config: cfg, Out: w, Socket: status.Socket, DatastoreSocket: server.DatastoreSocket}
+		},
 		Status: func(ctx context.Context, w io.Writer, format cli.Format) error {
 			return status.Print(ctx, w, status.Socket, format == cli.JSON)
 		},

@@ -76,6 +76,7 @@ func (s *server) addDNS(sup *component.Supervisor) error {
 func (s *server) report() status.Report {
 	r := s.baseReport()
 	r.Components = s.supervisor.States()
+	r.Datastore = s.snapshots.report()
 	for _, f := range s.addons.deploy.Status() {
 		r.Manifests = append(r.Manifests, status.File{Name: f.Name, State: string(f.State), Since: f.Since, Error: f.Error})
 	}

@@ -17,8 +17,9 @@ import (
 func (s *server) assemble(announcer, settler component.Component) error {
 	a := assembly{sup: s.supervisor}
 	api := s.apiserver.Name()
-	a.add(&status.Server{Path: status.Socket, Report: s.report}, component.Spec{Restart: true})
+	a.add(&status.Server{Path: status.Socket, Report: s.report, TakeSnapshot: s.snapshots}, component.Spec{Restart: true})
 	a.add(s.datastore, component.Spec{})
+	a.add(s.snapshots, component.Spec{After: []string{s.datastore.Name()}, Restart: true})
 	a.add(s.apiserver, component.Spec{After: []string{s.datastore.Name()}})
 	controllersAfter := api
 	if s.node != nil {
@@ -42,6 +43,7 @@ func (s *server) assemble(announcer, settler component.Component) error {
 	if s.node != nil {
 		a.add(s.imageArrivals, component.Spec{After: []string{permissionsName}, Restart: true})
 	}
+	a.add(recoveryReport(s.datastore, s.apiserver.Loopback), component.Spec{After: []string{announcer.Name()}, Restart: true})
 	a.add(settler, component.Spec{After: []string{announcer.Name()}})
 	a.add(s.payloadKeeper(), component.Spec{After: []string{announcer.Name()}})
 	return a.err

@@ -4,38 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/k3s-io/kine/pkg/drivers"
-	"github.com/k3s-io/kine/pkg/drivers/generic"
-	"github.com/k3s-io/kine/pkg/drivers/sqlite"
-	kine "github.com/k3s-io/kine/pkg/server"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/limpetio/limpet/agent"
+	store "github.com/limpetio/limpet/datastore"
+	"github.com/limpetio/limpet/datastore/etcdapi"
+	"github.com/limpetio/limpet/datastore/snapshot"
+	"github.com/limpetio/limpet/datastore/sqlog"
+	"github.com/limpetio/limpet/datastore/transfer"
+	"github.com/limpetio/limpet/internal/atomicfile"
+	"github.com/limpetio/limpet/internal/version"
 )
 
-const (
-	// sqliteParams: FULL makes every commit durable before it is acknowledged,
-	// which k3s's NORMAL does not; kine's VACUUM of the whole file at every
-	// start is switched off, since it rewrites flash and needs twice the space.
-	sqliteParams = "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate&_kine_disable_startup_vacuum=1"
-	// emulatedEtcd is the etcd version that the façade claims. 3.6 lets the
-	// apiserver serve consistent reads from its watch cache.
-	emulatedEtcd = "3.6.11"
-	// progressInterval is how often idle watches hear of the current revision.
-	progressInterval = 5 * time.Second
-	maxRequestBytes  = 2 << 20
-	maxSendBytes     = 1<<31 - 1
-)
+// DatastoreSocket is where the etcd API is served.
+const DatastoreSocket = agent.RunDir + "/datastore.sock"
 
-// datastore serves the etcd API over SQLite on a unix socket that only root can open.
+// datastoreStop is how long requests in flight may take when it stops: the
+// apiserver, which is its only client as a rule, has stopped before.
+const datastoreStop = 2 * time.Second
+
+// datastore serves the etcd API over SQLite on a unix socket that only root can
+// open. One that is damaged is replaced by the newest good snapshot.
 type datastore struct {
-	file   string // the SQLite database
-	socket string
+	file, socket string
+	snapshotDir  string
+	node         string
+	log          *slog.Logger
+
+	open atomic.Pointer[store.Store]
+	// recovered is what was put in the place of a damaged database; nil if
+	// nothing had to be.
+	recovered atomic.Pointer[snapshot.Recovered]
 }
 
 func (d *datastore) Name() string { return "datastore" }
@@ -47,69 +52,97 @@ func (d *datastore) Run(ctx context.Context, ready func()) error {
 	if err := os.MkdirAll(filepath.Dir(d.file), 0o700); err != nil {
 		return fmt.Errorf("create datastore directory: %w", err)
 	}
-	// The database outlives the gRPC server, so that requests in flight can finish.
-	dbCtx, closeDB := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer closeDB()
-	_, backend, err := sqlite.New(dbCtx, &wg, &drivers.Config{
-		DataSourceName:       d.file + sqliteParams,
-		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 4, MaxIdleTime: 2 * time.Minute},
-		CompactTimeout:       5 * time.Second, CompactMinRetain: 1000, CompactBatchSize: 1000,
-		PollBatchSize: 500,
-	})
-	if err != nil {
-		return fmt.Errorf("open %s: %w", d.file, err)
+	s, err := d.openOrRecover(ctx)
+	if errors.Is(err, sqlog.ErrForeign) {
+		err = fmt.Errorf("%w; `limpet datastore import` takes over the state of k3s", err)
 	}
-	if err := os.Chmod(d.file, 0o600); err != nil {
-		return fmt.Errorf("protect datastore: %w", err)
-	}
-	if err := backend.Start(dbCtx); err != nil {
-		return fmt.Errorf("start datastore on %s: %w", d.file, err)
-	}
-	listener, err := listenPrivate(d.socket)
 	if err != nil {
 		return err
 	}
-	rpc := grpc.NewServer(
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
-		grpc.MaxRecvMsgSize(maxRequestBytes), grpc.MaxSendMsgSize(maxSendBytes))
-	kine.New(backend, "unix", progressInterval, emulatedEtcd).Register(rpc)
+	defer d.open.Store(nil)
+	d.open.Store(s)
+	d.beforeUpgrade(ctx, s)
+	err = d.serve(ctx, s, ready)
+	// ctx is done, but what was acknowledged has to get where it belongs.
+	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
 
-	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(listener) }()
-	ready()
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", d.socket, err)
-	case <-ctx.Done():
-		rpc.Stop() // its only client, the apiserver, has stopped before
-		<-served   //nolint:errcheck // that it was stopped
-		return nil
+func (d *datastore) openOrRecover(ctx context.Context) (*store.Store, error) {
+	opts := store.Options{Path: d.file, Logger: d.log}
+	s, err := store.Open(ctx, opts)
+	if !errors.Is(err, sqlog.ErrCorrupt) {
+		return s, err
+	}
+	d.log.Error("the datastore is damaged; looking for a snapshot", "error", err)
+	recovered, recoverErr := snapshot.Recover(ctx, d.file, d.snapshotDir,
+		snapshot.RestoreOptions{Node: d.node, Cause: err, Logger: d.log})
+	if recoverErr != nil {
+		return nil, errors.Join(err, recoverErr)
+	}
+	d.recovered.Store(&recovered)
+	return store.Open(ctx, opts)
+}
+
+// keptUpgrades is how many snapshots that were taken before an upgrade are kept.
+const keptUpgrades = 2
+
+// beforeUpgrade takes a snapshot when another version of limpet was the last to
+// use the datastore: the way back, whatever the new one does to the objects. A
+// failure stops nobody: there are scheduled ones.
+func (d *datastore) beforeUpgrade(ctx context.Context, s *store.Store) {
+	file := filepath.Join(filepath.Dir(d.file), "limpet-version")
+	last, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.log.Warn("it cannot be told whether this is an upgrade", "error", err)
+	}
+	now := version.Version + " " + version.KubernetesVersion
+	if string(last) == now {
+		return
+	}
+	if s.State().Len() > 0 {
+		info, err := snapshot.Save(ctx, s.Log(), d.snapshotDir, snapshot.SaveOptions{Node: d.node, Reason: snapshot.Upgrade})
+		if err == nil {
+			d.log.Info("saved a snapshot before an upgrade", "snapshot", info.Name, "from", string(last), "to", now)
+			_, err = snapshot.Prune(ctx, d.snapshotDir, snapshot.Ring{Node: d.node, Reason: snapshot.Upgrade, Keep: keptUpgrades})
+		}
+		if err != nil {
+			d.log.Warn("no snapshot before this upgrade", "error", err)
+			return // the next start tries again
+		}
+	}
+	if err := atomicfile.Write(file, []byte(now), 0o600); err != nil {
+		d.log.Warn("the version that uses the datastore cannot be noted", "error", err)
 	}
 }
 
-// listenPrivate listens on a unix socket that only its owner can connect to. A
-// socket left behind by a process that is gone is replaced; one that answers is not.
-func listenPrivate(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("create directory of socket %s: %w", path, err)
+func (d *datastore) serve(ctx context.Context, s *store.Store, ready func()) error {
+	if err := legacyregistry.Registerer().Register(s.Metrics()); err != nil {
+		return fmt.Errorf("register metrics of the datastore: %w", err)
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("listen on %s: another process is serving this socket; is limpet running already?", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	defer legacyregistry.Registerer().Unregister(s.Metrics())
+	listener, err := etcdapi.Listen(d.socket)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("protect socket: %w", err)
+	server := etcdapi.New(etcdapi.Options{
+		Socket: d.socket, Store: s, Logger: d.log,
+		Snapshot: func(ctx context.Context, path string) error {
+			_, err := transfer.ExportEtcdSnapshot(ctx, s, path, transfer.Options{NoTrailer: true})
+			return err
+		},
+	})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	ready()
+	select {
+	case err = <-served:
+		if err == nil {
+			err = errors.New("stopped serving by itself")
+		}
+	case <-ctx.Done():
 	}
-	return l, nil
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), datastoreStop)
+	defer cancel()
+	server.Stop(stop)
+	return err
 }

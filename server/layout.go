@@ -16,7 +16,6 @@ func (l layout) server(elem ...string) string {
 	return filepath.Join(append([]string{l.dataDir, "server"}, elem...)...)
 }
 
-func (l layout) database() string             { return l.server("db", "state.db") }
 func (l layout) tls() string                  { return l.server("tls") }
 func (l layout) manifests() string            { return l.server("manifests") }
 func (l layout) authenticationConfig() string { return l.server("etc", "authentication.yaml") }

@@ -76,6 +76,7 @@ type server struct {
 	newNodeID string
 
 	datastore         *datastore
+	snapshots         *snapshots
 	apiserver         *apiserver
 	controllerManager *controllerManager
 	scheduler         *scheduler
@@ -116,8 +117,14 @@ func (s *server) check() error {
 // files that do not exist yet are no trouble: nothing is opened.
 func (s *server) buildComponents() error {
 	s.certs = certificatePaths(s.cfg, s.layout.tls())
-	s.datastore = &datastore{file: s.layout.database(), socket: filepath.Join(agent.RunDir, "datastore.sock")}
+	s.datastore = &datastore{
+		file: s.cfg.Database(), socket: DatastoreSocket,
+		snapshotDir: s.cfg.Snapshots.Dir, node: s.cfg.NodeName, log: s.log.With("component", "datastore"),
+	}
 	var err error
+	if s.snapshots, err = newSnapshots(s.cfg, s.datastore, s.log.With("component", "snapshots")); err != nil {
+		return err
+	}
 	if s.apiserver, err = newAPIServer(apiserverArgs(s.cfg, s.layout, s.certs, s.datastore.Endpoint())); err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ type Actions struct {
 	Ctr     func(ctx context.Context, args []string) error
 	// CheckConfig gets a completed configuration, which is not validated.
 	CheckConfig func(ctx context.Context, w io.Writer, cfg config.Node) error
+	// Datastore works on the datastore of a completed and validated configuration.
+	Datastore func(w io.Writer, cfg config.Server) DatastoreActions
 	// Status prints what the limpet of this machine says of itself.
 	Status func(ctx context.Context, w io.Writer, format Format) error
 }

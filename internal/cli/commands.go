@@ -16,6 +16,8 @@ func (a *App) commands() []*cli.Command {
 		a.kubectlCommand(),
 		a.ctrCommand(),
 		a.statusCommand(),
+		a.snapshotCommand(),
+		a.datastoreCommand(),
 		a.checkConfigCommand(),
 		a.configCommand(),
 		a.versionCommand(),

@@ -16,9 +16,9 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{nil, "server agent kubectl ctr status check-config config version completion help"},
-		{[]string{""}, "server agent kubectl ctr status check-config config version completion help"},
-		{[]string{"s"}, "server status"},
+		{nil, "server agent kubectl ctr status snapshot datastore check-config config version completion help"},
+		{[]string{""}, "server agent kubectl ctr status snapshot datastore check-config config version completion help"},
+		{[]string{"s"}, "server status snapshot"},
 		{[]string{"--v"}, "--version"},
 		{[]string{"--h"}, "--help"},
 		{[]string{"config", ""}, "print check"},
@@ -96,7 +96,7 @@ func TestBash(t *testing.T) {
 		words string // as bash array elements
 		want  []string
 	}{
-		{`limpet ""`, []string{"server", "agent", "kubectl", "ctr", "status", "check-config", "config", "version", "completion", "help"}},
+		{`limpet ""`, []string{"server", "agent", "kubectl", "ctr", "status", "snapshot", "datastore", "check-config", "config", "version", "completion", "help"}},
 		{`limpet co`, []string{"config", "completion"}},
 		{`limpet server --flannel-i`, []string{"--flannel-iface"}},
 		{`limpet server --flannel-backend ""`, []string{"vxlan", "host-gw", "none"}},

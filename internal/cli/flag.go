@@ -9,15 +9,15 @@ import (
 	"github.com/limpetio/limpet/internal/config"
 )
 
-// choiceFlag is a flag of a command's own whose value is one of a few words.
-type choiceFlag struct {
+// ownFlag is a flag of a command's own that has a value.
+type ownFlag struct {
 	*cli.StringFlag
-	value   string // its name in help
-	choices []string
+	value   string   // its name in help
+	choices []string // the words it may be; anything if there are none
 }
 
 func outputFlag() cli.Flag {
-	return &choiceFlag{
+	return &ownFlag{
 		StringFlag: &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: string(Text), Usage: "Format of the output: text or json."},
 		value:      "FORMAT",
 		choices:    []string{string(Text), string(JSON)},
@@ -25,18 +25,18 @@ func outputFlag() cli.Flag {
 }
 
 func forFlag() cli.Flag {
-	return &choiceFlag{
+	return &ownFlag{
 		StringFlag: &cli.StringFlag{Name: "for", Value: "server", Usage: "Whose configuration: server or agent."},
 		value:      "COMMAND",
 		choices:    []string{"server", "agent"},
 	}
 }
 
-// chosen is the value of a choiceFlag of the command.
+// chosen is the value of an ownFlag of the command that is one of a few words.
 func chosen(c *cli.Context, name string) (string, error) {
 	value := c.String(name)
 	for _, f := range c.Command.Flags {
-		choice, ok := f.(*choiceFlag)
+		choice, ok := f.(*ownFlag)
 		if ok && choice.Name == name && !slices.Contains(choice.choices, value) {
 			return "", usagef(c, "flag --%s: %q is not one of %s%s", name, value,
 				strings.Join(choice.choices, ", "), meant(config.Suggest(value, choice.choices)))
@@ -64,7 +64,7 @@ func flagInfoOf(f cli.Flag) flagInfo {
 			names: append([]string{o.Name}, o.Aliases...), value: o.Value, values: o.Values,
 			usage: o.Usage, deflt: o.Default, group: o.Group, option: o,
 		}
-	case *choiceFlag:
+	case *ownFlag:
 		return flagInfo{
 			names: f.Names(), value: f.value, values: f.choices,
 			usage: f.Usage, deflt: f.Value, group: "Flags",

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // binding ties an option to its field. Options of both commands reach their
@@ -45,6 +46,21 @@ func intAt(field func(*Server) *int) binding {
 			return nil
 		},
 		get: func(s *Server) []string { return []string{strconv.Itoa(*field(s))} },
+	}
+}
+
+func durationAt(field func(*Server) *time.Duration) binding {
+	return binding{
+		Kind: String,
+		set: func(s *Server, v []string) error {
+			d, err := time.ParseDuration(v[0])
+			if err != nil || d <= 0 {
+				return fmt.Errorf("%q is not a duration such as 90s or 5m", v[0])
+			}
+			*field(s) = d
+			return nil
+		},
+		get: func(s *Server) []string { return []string{field(s).String()} },
 	}
 }
 

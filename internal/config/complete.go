@@ -3,8 +3,12 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/limpetio/limpet/datastore/snapshot"
 )
 
 // Flannel backends.
@@ -49,7 +53,21 @@ func (s *Server) Complete(hostname func() (string, error)) error {
 	setDefault(&s.FlannelBackend, FlannelVXLAN)
 	setDefault(&s.WriteKubeconfig, DefaultKubeconfig)
 	setDefault(&s.WriteKubeconfigMode, 0o600)
-	return s.Node.Complete(hostname)
+	if err := s.Node.Complete(hostname); err != nil {
+		return err
+	}
+	s.completeSnapshots()
+	return nil
+}
+
+func (s *Server) completeSnapshots() {
+	setDefault(&s.Snapshots.Schedule, snapshot.DefaultSchedule)
+	setDefault(&s.Snapshots.Retention, snapshot.DefaultRetention)
+	setDefault(&s.Snapshots.Dir, filepath.Join(s.DataDir, "server", "db", "snapshots"))
+	setDefault(&s.Snapshots.Bucket.Endpoint, "s3.amazonaws.com")
+	setDefault(&s.Snapshots.Bucket.BucketLookup, "auto")
+	setDefault(&s.Snapshots.Bucket.Region, "us-east-1")
+	setDefault(&s.Snapshots.Bucket.Timeout, 5*time.Minute)
 }
 
 // Complete is Server.Complete for the node alone.

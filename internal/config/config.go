@@ -5,6 +5,9 @@ package config
 import (
 	"net/netip"
 	"os"
+	"path/filepath"
+
+	"github.com/limpetio/limpet/datastore/snapshot"
 )
 
 // Node is what both modes need to run the node: containerd, kubelet,
@@ -80,6 +83,8 @@ type Server struct {
 	DisableScheduler         bool
 	DisableControllerManager bool
 
+	Snapshots Snapshots
+
 	AuditLogPath    string // "-" is standard output; empty: no audit log
 	AuditPolicyFile string // empty: a built-in metadata-level policy when AuditLogPath is set
 
@@ -87,6 +92,22 @@ type Server struct {
 	KubeControllerManagerArgs []string
 	KubeSchedulerArgs         []string
 }
+
+// Database is the file of the datastore.
+func (s *Server) Database() string { return filepath.Join(s.DataDir, "server", "db", "state.db") }
+
+// Snapshots says when copies of the datastore are taken and where they go.
+type Snapshots struct {
+	Schedule  string // a duration or a cron expression; default 6h; "off": none are taken by themselves
+	Retention int    // how many scheduled ones are kept; default 5
+	Dir       string // default <data-dir>/server/db/snapshots
+	// S3 also uploads them to Bucket.
+	S3     bool
+	Bucket snapshot.S3Config
+}
+
+// Scheduled reports whether snapshots are taken by themselves.
+func (s Snapshots) Scheduled() bool { return s.Schedule != SnapshotsOff }
 
 // Agent is what `limpet agent` runs.
 type Agent struct {

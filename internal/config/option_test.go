@@ -71,7 +71,12 @@ var samples = map[string][]string{
 	"pause-image": {"example.com/pause:2"}, "default-runtime": {"crun"}, "container-runtime-endpoint": {"unix:///x/cri.sock"},
 	"kube-apiserver-arg": {"feature-gates=A=true,B=false", "v=2"}, "kube-controller-manager-arg": {"bind-address=127.0.0.1"},
 	"kube-scheduler-arg": {"bind-address=127.0.0.1"}, "kubelet-arg": {"eviction-hard=memory.available<5%,nodefs.available<5%"},
-	"kube-proxy-arg": {"masquerade-all"},
+	"kube-proxy-arg": {"masquerade-all"}, "snapshot-schedule": {"0 3 * * *"}, "snapshot-retention": {"9"}, "snapshot-dir": {"/x/snapshots"},
+	"snapshot-s3": {"true"}, "snapshot-s3-endpoint": {"s3.example.com:9000"}, "snapshot-s3-endpoint-ca": {"/x/ca.pem"},
+	"snapshot-s3-skip-ssl-verify": {"true"}, "snapshot-s3-insecure": {"true"}, "snapshot-s3-bucket": {"box"},
+	"snapshot-s3-bucket-lookup-type": {"path"}, "snapshot-s3-region": {"eu-central-1"}, "snapshot-s3-folder": {"mast-7"},
+	"snapshot-s3-access-key": {"access"}, "snapshot-s3-secret-key": {"secret"}, "snapshot-s3-session-token": {"session"},
+	"snapshot-s3-timeout": {"1m30s"},
 }
 
 // Each option reaches a field of its own, and comes out of it as it went in.
@@ -140,7 +145,7 @@ func TestShownDefaults(t *testing.T) {
 		// "0.0.0.0, or …" and "10.42.0.0/16 (IPv6: …)" begin with the value; others describe it.
 		first, _, _ := strings.Cut(o.Default, " ")
 		described := map[string]bool{"node-name": true, "cluster-dns": true, "advertise-address": true, "node-ip": true,
-			"resolv-conf": true, "flannel-iface": true, "audit-policy-file": true}
+			"resolv-conf": true, "flannel-iface": true, "audit-policy-file": true, "snapshot-dir": true}
 		if !described[o.Name] && got != strings.TrimSuffix(first, ",") {
 			t.Errorf("%s: shown %q, is %q", o.Name, o.Default, got)
 		}

@@ -12,6 +12,7 @@ const (
 	groupKubeconfig = "Admin kubeconfig"
 	groupCluster    = "Cluster membership"
 	groupComponents = "Components"
+	groupSnapshots  = "Snapshots of the datastore"
 	groupAudit      = "Audit log"
 	groupNode       = "Node"
 	groupRuntime    = "Container runtime"
@@ -86,6 +87,7 @@ func serverOptions() []Option {
 	all = append(all, networkOptions()...)
 	all = append(all, kubeconfigOptions()...)
 	all = append(all, componentOptions()...)
+	all = append(all, snapshotOptions()...)
 	for i := range all {
 		all[i].Commands = ForServer
 	}

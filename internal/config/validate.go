@@ -27,6 +27,7 @@ func (s *Server) Validate() error {
 	s.validateListen(&p)
 	s.validateNetwork(&p)
 	s.validateComponents(&p)
+	s.validateSnapshots(&p)
 	s.validateNode(&p)
 	for _, o := range []struct {
 		option string

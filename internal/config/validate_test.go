@@ -108,6 +108,8 @@ func TestValidServer(t *testing.T) {
 		{"node-taint=a=b:NoSchedule,a=b:NoExecute,key:PreferNoSchedule"},
 		{"container-runtime-endpoint=/run/cri.sock"}, {"container-runtime-endpoint=unix:///run/cri.sock"},
 		{"kubelet-arg=--max-pods=200", "kube-proxy-arg=masquerade-all"},
+		{"snapshot-schedule=@daily"}, {"snapshot-schedule=off"}, {"snapshot-schedule=0 */12 * * *", "snapshot-retention=1"},
+		{"snapshot-s3=true", "snapshot-s3-bucket=b", "snapshot-s3-endpoint=s3.example.com:9000", "snapshot-s3-insecure=true"},
 		{"disable=coredns"}, {"flannel-backend=none"}, {"node-ip=169.254.1.1"},
 	} {
 		if err := loadFlags(t, ForServer, flags...).Validate(); err != nil {
@@ -160,6 +162,15 @@ func TestInvalidServer(t *testing.T) {
 		{"disable=corends", `disable: "corends" is not a packaged component; did you mean coredns?`},
 		{"disable=traefik", `disable: "traefik" is not a packaged component (there are: coredns)`},
 		{"audit-log-path=audit.log", `audit-log-path: "audit.log" is not an absolute path`},
+		// Snapshots.
+		{"snapshot-schedule=every day", "snapshot-schedule: snapshot schedule \"every day\""},
+		{"snapshot-schedule=1s", "the period is shorter than 1m0s"},
+		{"snapshot-retention=-1", "snapshot-retention: -1 is not a number of snapshots to keep"},
+		{"snapshot-dir=here", "snapshot-dir: \"here\" is not an absolute path"},
+		{"snapshot-s3=true", "snapshot-s3-bucket: is needed with snapshot-s3"},
+		{"snapshot-s3=true snapshot-s3-bucket=b snapshot-s3-endpoint=https://s3.example.com", "snapshot-s3-endpoint: \"https://s3.example.com\" has a scheme"},
+		{"snapshot-s3=true snapshot-s3-bucket=b snapshot-s3-access-key=a", "access key and secret key go together"},
+		{"snapshot-s3=true snapshot-s3-bucket=b snapshot-s3-bucket-lookup-type=x", "\"x\" is none of auto, dns, path"},
 		{"audit-policy-file=/p", "audit-policy-file: has no effect without audit-log-path"},
 		{"data-dir=here", `data-dir: "here" is not an absolute path`},
 		{"data-dir=/", `data-dir: "/" would fill the root directory`},

@@ -44,6 +44,7 @@ func (r Report) write(w io.Writer, now time.Time) error {
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\n", c.Name, c.Phase, age(now, c.Since), readyAfter, c.Restarts)
 	}
+	writeDatastore(tw, r.Datastore, now)
 	writeFiles(tw, "MANIFEST", r.Manifests, now)
 	writeFiles(tw, "IMAGE FILE", r.Images, now)
 	if r.DNS != nil {
@@ -60,6 +61,27 @@ func (r Report) write(w io.Writer, now time.Time) error {
 	}
 	return tw.Flush()
 }
+
+func writeDatastore(w io.Writer, d *Datastore, now time.Time) {
+	if d == nil {
+		return
+	}
+	fmt.Fprintf(w, "\nDatastore: %d keys at revision %d, %.1f MiB, and %.1f MiB of log\n",
+		d.Keys, d.Revision, mebi(d.FileBytes), mebi(d.WALBytes))
+	if !d.Clean {
+		fmt.Fprintln(w, "It was not closed properly the last time; it was checked, and is intact.")
+	}
+	s := d.Snapshots
+	switch {
+	case s == nil:
+	case s.Newest == nil:
+		fmt.Fprintf(w, "Snapshots: none yet in %s\n", s.Dir)
+	default:
+		fmt.Fprintf(w, "Snapshots: %d in %s, the newest %s old, of revision %d\n", s.Count, s.Dir, age(now, s.Current), s.Newest.Revision)
+	}
+}
+
+func mebi(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 func writeFiles(w io.Writer, title string, files []File, now time.Time) {
 	if len(files) == 0 {

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/limpetio/limpet/datastore/snapshot"
 	"github.com/limpetio/limpet/internal/component"
 )
 
@@ -29,6 +31,7 @@ type Report struct {
 	Started    time.Time `json:"started"`
 
 	Components []component.State `json:"components"`
+	Datastore  *Datastore        `json:"datastore,omitempty"`
 	Manifests  []File            `json:"manifests,omitempty"`
 	Images     []File            `json:"images,omitempty"`
 	DNS        *DNS              `json:"dns,omitempty"`
@@ -49,6 +52,46 @@ type DNS struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Datastore is the state of the datastore.
+type Datastore struct {
+	Keys      int   `json:"keys"`
+	Revision  int64 `json:"revision"`
+	FileBytes int64 `json:"fileBytes"`
+	WALBytes  int64 `json:"walBytes"`
+	// Clean is false if the last process ended without closing it.
+	Clean bool `json:"clean"`
+	// Recovered is what was put in the place of a damaged one at this start.
+	Recovered string `json:"recovered,omitempty"`
+	// Error is why the last commit failed; empty after a success.
+	Error     string           `json:"error,omitempty"`
+	Snapshots *snapshot.Status `json:"snapshots,omitempty"`
+}
+
+func (d *Datastore) problems() []string {
+	var list []string
+	if d.Error != "" {
+		list = append(list, "datastore: "+d.Error)
+	}
+	if d.Recovered != "" {
+		list = append(list, "datastore: "+d.Recovered)
+	}
+	if s := d.Snapshots; s != nil {
+		if s.Error != "" {
+			list = append(list, "snapshot: "+s.Error)
+		}
+		if s.Bucket != nil && s.Bucket.Error != "" {
+			list = append(list, "snapshot bucket: "+s.Bucket.Error)
+		}
+	}
+	return list
+}
+
+// Snapshot is the answer to a request for a snapshot.
+type Snapshot struct {
+	Info  snapshot.Info `json:"info"`
+	Error string        `json:"error,omitempty"`
+}
+
 // Problems lists in words what is not as it should be.
 func (r Report) Problems() []string {
 	var problems []string
@@ -56,6 +99,9 @@ func (r Report) Problems() []string {
 		if !c.Healthy() {
 			problems = append(problems, fmt.Sprintf("component %s is %s%s", c.Name, c.Phase, because(c.Reason)))
 		}
+	}
+	if r.Datastore != nil {
+		problems = append(problems, r.Datastore.problems()...)
 	}
 	for _, f := range r.Manifests {
 		if f.Error != "" {
@@ -84,6 +130,8 @@ func because(reason string) string {
 type Server struct {
 	Path   string
 	Report func() Report
+	// TakeSnapshot answers POST /snapshot with a Snapshot.
+	TakeSnapshot http.Handler
 }
 
 // Name implements component.Component.
@@ -110,6 +158,9 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.Report()) // the client has gone: nobody to tell
 	})
+	if s.TakeSnapshot != nil {
+		mux.Handle("POST /snapshot", s.TakeSnapshot)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 13}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -122,30 +173,56 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 }
 
+// ErrNotRunning is the cause when nobody answers on the socket.
+var ErrNotRunning = errors.New("is it running? (systemctl status limpet)")
+
 // Fetch asks the running limpet.
 func Fetch(ctx context.Context, path string) (Report, error) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var r Report
+	err := call(ctx, path, http.MethodGet, "/status", &r)
+	return r, err
+}
+
+// TakeSnapshot has the running limpet take a snapshot, for a reason. It may take
+// as long as ctx does.
+func TakeSnapshot(ctx context.Context, path string, reason snapshot.Reason) (snapshot.Info, error) {
+	var answer Snapshot
+	if err := call(ctx, path, http.MethodPost, "/snapshot?reason="+url.QueryEscape(string(reason)), &answer); err != nil {
+		return snapshot.Info{}, err
+	}
+	if answer.Error != "" {
+		return answer.Info, errors.New(answer.Error)
+	}
+	return answer.Info, nil
+}
+
+// call sends a request over the socket and decodes the answer.
+func call(ctx context.Context, path, method, resource string, answer any) error {
+	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
 		},
 	}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://limpet/status", nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://limpet"+resource, nil)
 	if err != nil {
-		return Report{}, err
+		return err
 	}
 	resp, err := client.Do(req)
-	if errors.Is(err, os.ErrPermission) {
-		return Report{}, fmt.Errorf("open %s: permission denied; run this as root", path)
-	}
-	if err != nil {
-		return Report{}, fmt.Errorf("no limpet answers on %s: is it running? (systemctl status limpet)", path)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("open %s: permission denied; run this as root", path)
+	case ctx.Err() != nil:
+		return fmt.Errorf("ask limpet on %s: %w", path, ctx.Err())
+	case err != nil:
+		return fmt.Errorf("no limpet answers on %s: %w", path, ErrNotRunning)
 	}
 	defer resp.Body.Close()
-	var r Report
-	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-		return Report{}, fmt.Errorf("read status from %s: %w", path, err)
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read the answer from %s (HTTP %d): %w", path, resp.StatusCode, err)
 	}
-	return r, nil
+	return nil
 }
