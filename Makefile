@@ -27,7 +27,7 @@ LDFLAGS := -s -w \
 
 BIN := dist/limpet$(if $(filter-out $(shell go env GOHOSTARCH),$(ARCH)),-$(ARCH))
 
-.PHONY: help deps payload build run stop test unit e2e lint vet docs images clean bench-start bench-idle bench-api
+.PHONY: help deps payload build run stop test unit test-datastore e2e lint vet docs images clean bench-start bench-idle bench-api bench-datastore
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,11 +52,14 @@ run: build images ## start a single-node cluster with a sample application, on a
 stop: ## remove what `make run` started
 	@scripts/run down
 
-test: build images vet unit e2e ## run every test
+test: build images vet unit test-datastore e2e ## run every test
 
 unit: payload ## run the unit tests
 	go test $$(go list ./... | grep -v /e2e)
 	cd scripts/payload && go test ./...
+
+test-datastore: deps ## run Kubernetes' own storage tests against the datastore (2 minutes)
+	@scripts/test-datastore
 
 e2e: build images ## run the end-to-end tests against dist/limpet
 	go test -count=1 -timeout 30m ./e2e/...
@@ -79,6 +82,9 @@ bench-idle: build images ## measure memory, CPU, writes and wake-ups of an idle 
 
 bench-api: build images ## measure API operations and a Deployment of 30 pods
 	@scripts/bench/api
+
+bench-datastore: deps ## measure the datastore beside kine and etcd (9 minutes; BENCH_FLAGS=-quick: 2)
+	@scripts/bench/datastore
 
 clean: ## remove what was built
 	rm -rf dist .cache

@@ -161,6 +161,7 @@ func printIdle(r *report, before usage, loaded footprint, after usage) {
 		rateRow("CPU of limpet, % of one core", "cpu", "%", func(u usageRates) float64 { return u.cpu }, figure{6, 7}),
 		rateRow("CPU of the whole node, %", "cpu.node", "%", func(u usageRates) float64 { return u.nodeCPU }, none()),
 		rateRow("written to the device, KiB/s", "written", "KiB/s", func(u usageRates) float64 { return u.device / 1024 }, exactly(19)),
+		rateRow("  that is MiB an hour", "written-hour", "MiB/h", func(u usageRates) float64 { return u.device * 3600 / mib }, none()),
 		rateRow("handed to write(2), KiB/s", "write-calls", "KiB/s", func(u usageRates) float64 { return u.calls / 1024 }, none()),
 		rateRow("wake-ups (context switches) per second", "wakeups", "1/s", func(u usageRates) float64 { return u.switches }, none()),
 	})

@@ -1,17 +1,19 @@
 // Command bench measures limpet from outside, on one node in namespaces of its
-// own (scripts/cluster). Every command starts and removes its own cluster:
+// own (scripts/cluster). Every command but the last starts and removes its own
+// cluster:
 //
-//	bench start   from exec to /readyz, node Ready, DNS, first pod Running
-//	bench idle    memory, CPU, bytes written, wake-ups; before and after load
-//	bench api     operations per second and latencies; a Deployment of 30 pods
+//	bench start       from exec to /readyz, node Ready, DNS, first pod Running
+//	bench idle        memory, CPU, bytes written, wake-ups; before and after load
+//	bench api         operations per second and latencies; a Deployment of 30 pods
+//	bench datastore   the datastore alone, beside kine and etcd: see datastore.go
 //
 // It prints a table for people and one line "result NAME VALUE UNIT" for each
 // figure. Figures of k3s stand beside ours with their ratio; see peer.go for
 // where they come from.
 //
 // The program works from the machine but inside the node's network namespace,
-// so that nothing relays what is measured. scripts/bench/{start,idle,api} build
-// and run it.
+// so that nothing relays what is measured. scripts/bench/{start,idle,api,datastore}
+// build and run it.
 package main
 
 import (
@@ -47,9 +49,12 @@ type benchmark interface {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "datastore" { // it needs no cluster
+		return benchDatastore(ctx, args[1:], stdout, stderr)
+	}
 	commands := map[string]benchmark{"start": &startBench{}, "idle": &idleBench{}, "api": &apiBench{}}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: bench start|idle|api [OPTIONS] [-- SERVER FLAGS]")
+		return errors.New("usage: bench start|idle|api|datastore [OPTIONS] [-- SERVER FLAGS]")
 	}
 	name := args[0]
 	fs := flag.NewFlagSet("bench "+name, flag.ContinueOnError)

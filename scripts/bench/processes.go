@@ -119,26 +119,33 @@ func sumMemory(list []process) footprint {
 // counters are what only grows, at one moment.
 type counters struct {
 	at       time.Time
-	cpu      time.Duration // of limpet
+	cpu      time.Duration // of the process
 	nodeCPU  time.Duration
 	written  written
 	switches map[string]uint64
 }
 
 func (n *node) counters() (counters, error) {
-	c := counters{at: time.Now()}
-	stat, err := readStat(n.limpet)
+	c, err := processCounters(n.limpet)
 	if err != nil {
 		return c, fmt.Errorf("limpet: %w", err)
 	}
+	c.nodeCPU, err = n.nodeCPU()
+	return c, err
+}
+
+// processCounters are those of one process.
+func processCounters(pid int) (counters, error) {
+	c := counters{at: time.Now()}
+	stat, err := readStat(pid)
+	if err != nil {
+		return c, err
+	}
 	c.cpu = stat.cpu
-	if c.nodeCPU, err = n.nodeCPU(); err != nil {
+	if c.written, err = readWritten(pid); err != nil {
 		return c, err
 	}
-	if c.written, err = readWritten(n.limpet); err != nil {
-		return c, err
-	}
-	c.switches, err = readSwitches(n.limpet)
+	c.switches, err = readSwitches(pid)
 	return c, err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,11 @@ type operation func(ctx context.Context, client, i int) error
 // repeat does n operations with a number of clients that each begin the next
 // one when they have finished the last. The first error ends it.
 func repeat(ctx context.Context, clients, n int, op operation) (latencies, error) {
+	return repeatFor(ctx, clients, n, math.MaxInt64, op)
+}
+
+// repeatFor is repeat that begins no more operations when its time is over.
+func repeatFor(ctx context.Context, clients, n int, limit time.Duration, op operation) (latencies, error) {
 	l := latencies{each: make([]time.Duration, n)}
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
@@ -22,11 +28,14 @@ func repeat(ctx context.Context, clients, n int, op operation) (latencies, error
 	for client := range clients {
 		group.Go(func() error {
 			for {
+				begin := time.Now()
+				if begin.Sub(start) >= limit {
+					return nil
+				}
 				i := int(next.Add(1)) - 1
 				if i >= n {
 					return nil
 				}
-				begin := time.Now()
 				if err := op(ctx, client, i); err != nil {
 					return fmt.Errorf("operation %d of %d: %w", i+1, n, err)
 				}
@@ -36,5 +45,6 @@ func repeat(ctx context.Context, clients, n int, op operation) (latencies, error
 	}
 	err := group.Wait()
 	l.wall = time.Since(start)
+	l.each = l.each[:min(int(next.Load()), n)]
 	return l, err
 }

@@ -46,9 +46,14 @@ func (r *report) table(header []string, rows [][]string) {
 	_ = tw.Flush() // whoever reads the output is gone
 }
 
-// finish prints the figures for programs.
+// finish prints what the peer's figures are, and all figures for programs.
 func (r *report) finish() {
 	r.say("\n%s\n", peerNote)
+	r.figures()
+}
+
+// figures prints the figures for programs.
+func (r *report) figures() {
 	for _, x := range r.results {
 		r.say("result %s %s %s", x.name, number(x.value), x.unit)
 	}
@@ -107,6 +112,8 @@ func (r *report) quiet() {
 }
 
 // progress tells on standard error what is being done; the figures go to standard output.
-func (c *cluster) progress(format string, args ...any) {
-	fmt.Fprintf(c.stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+func (c *cluster) progress(format string, args ...any) { progress(c.stderr, format, args...) }
+
+func progress(stderr io.Writer, format string, args ...any) {
+	fmt.Fprintf(stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
