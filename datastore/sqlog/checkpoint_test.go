@@ -41,7 +41,9 @@ func TestWALIsBounded(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
-	if limit := o.WALHardLimit + o.WALSoftLimit; largest > limit {
+	// On a busy machine a reader can keep a checkpoint from finishing in its time: it
+	// is tried again when the WAL has grown by the soft limit.
+	if limit := o.WALHardLimit + 3*o.WALSoftLimit; largest > limit {
 		t.Errorf("the WAL grew to %d bytes, more than %d", largest, limit)
 	}
 	if s := l.Stats(); s.Checkpoints < 3 || s.LastError != nil {
