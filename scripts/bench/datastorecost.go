@@ -83,12 +83,16 @@ func (b *storeBench) updateInTurn(ctx context.Context, servers []*storeServer, c
 	return nil
 }
 
-// compactAll compacts every server and returns what it wrote.
+// compactAll compacts every server and returns what it wrote. A peer that cannot
+// compact, as kine while its database is locked, is left as it is, and said so.
 func (b *storeBench) compactAll(ctx context.Context, servers []*storeServer) ([]written, error) {
 	return b.writtenDuring(servers, func() error {
 		for _, s := range servers {
 			if err := s.compact(ctx); err != nil {
-				return fmt.Errorf("%s: compact: %w", s.title, err)
+				if s.key == ours || ctx.Err() != nil {
+					return fmt.Errorf("%s: compact: %w", s.title, err)
+				}
+				b.progress("%s did not compact within %s: %v", s.title, quietLimit, err)
 			}
 			if err := s.untilQuiet(ctx); err != nil {
 				return err
