@@ -219,7 +219,12 @@ func (c Control) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.Out, &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
-func size(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }
+func size(bytes int64) string {
+	if bytes < 1<<20 {
+		return fmt.Sprintf("%.1f KiB", float64(bytes)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
+}
 
 func sentence(s string) string {
 	if s == "" {

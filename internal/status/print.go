@@ -66,7 +66,7 @@ func writeDatastore(w io.Writer, d *Datastore, now time.Time) {
 	if d == nil {
 		return
 	}
-	fmt.Fprintf(w, "\nDatastore: %d keys at revision %d, %.1f MiB, and %.1f MiB of log\n",
+	fmt.Fprintf(w, "\nDatastore: %d keys at revision %d, %.2f MiB, and %.2f MiB of log\n",
 		d.Keys, d.Revision, mebi(d.FileBytes), mebi(d.WALBytes))
 	if !d.Clean {
 		fmt.Fprintln(w, "It was not closed properly the last time; it was checked, and is intact.")
