@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/limpetio/limpet/datastore/sqlog"
 )
 
 // Metrics describes a store to Prometheus; it is a prometheus.Collector. What a
@@ -24,7 +26,7 @@ type Metrics struct {
 type gauge struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
-	read func(*Store) float64
+	read func(*Store, sqlog.Stats) float64
 }
 
 const metricsPrefix = "limpet_datastore_"
@@ -42,18 +44,18 @@ func newMetrics() *Metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14)}),
 		valuesRead: prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + "values_read_total", Help: "Values read from the file since they were not in memory."}),
 	}
-	number := func(kind prometheus.ValueType, name, help string, read func(*Store) float64) {
+	number := func(kind prometheus.ValueType, name, help string, read func(*Store, sqlog.Stats) float64) {
 		m.gauges = append(m.gauges, gauge{prometheus.NewDesc(metricsPrefix+name, help, nil, nil), kind, read})
 	}
-	number(prometheus.GaugeValue, "keys", "Keys.", func(s *Store) float64 { return float64(s.State().Len()) })
-	number(prometheus.GaugeValue, "leases", "Leases.", func(s *Store) float64 { return float64(len(s.State().Leases())) })
-	number(prometheus.GaugeValue, "revision", "The current revision.", func(s *Store) float64 { return float64(s.State().Revision) })
-	number(prometheus.GaugeValue, "compacted_revision", "The revision before which there is no history.", func(s *Store) float64 { return float64(s.State().Compacted) })
-	number(prometheus.GaugeValue, "watchers", "Watchers.", func(s *Store) float64 { return float64(s.Watchers()) })
-	number(prometheus.GaugeValue, "wal_bytes", "Size of the write-ahead log.", func(s *Store) float64 { return float64(s.log.Stats().WALBytes) })
-	number(prometheus.GaugeValue, "file_bytes", "Size of the database file.", func(s *Store) float64 { return float64(s.log.Stats().FileBytes) })
-	number(prometheus.CounterValue, "checkpoints_total", "Copies of the write-ahead log into the database.", func(s *Store) float64 { return float64(s.log.Stats().Checkpoints) })
-	number(prometheus.GaugeValue, "cached_bytes", "Values in memory.", func(s *Store) float64 { bytes, _ := s.cache.Size(); return float64(bytes) })
+	number(prometheus.GaugeValue, "keys", "Keys.", func(s *Store, _ sqlog.Stats) float64 { return float64(s.State().Len()) })
+	number(prometheus.GaugeValue, "leases", "Leases.", func(s *Store, _ sqlog.Stats) float64 { return float64(len(s.State().Leases())) })
+	number(prometheus.GaugeValue, "revision", "The current revision.", func(s *Store, _ sqlog.Stats) float64 { return float64(s.State().Revision) })
+	number(prometheus.GaugeValue, "compacted_revision", "The revision before which there is no history.", func(s *Store, _ sqlog.Stats) float64 { return float64(s.State().Compacted) })
+	number(prometheus.GaugeValue, "watchers", "Watchers.", func(s *Store, _ sqlog.Stats) float64 { return float64(s.Watchers()) })
+	number(prometheus.GaugeValue, "wal_bytes", "Size of the write-ahead log.", func(_ *Store, files sqlog.Stats) float64 { return float64(files.WALBytes) })
+	number(prometheus.GaugeValue, "file_bytes", "Size of the database file.", func(_ *Store, files sqlog.Stats) float64 { return float64(files.FileBytes) })
+	number(prometheus.CounterValue, "checkpoints_total", "Copies of the write-ahead log into the database.", func(_ *Store, files sqlog.Stats) float64 { return float64(files.Checkpoints) })
+	number(prometheus.GaugeValue, "cached_bytes", "Values in memory.", func(s *Store, _ sqlog.Stats) float64 { bytes, _ := s.cache.Size(); return float64(bytes) })
 	return m
 }
 
@@ -86,8 +88,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range m.own() {
 		c.Collect(ch)
 	}
+	files := m.store.log.Stats() // once for all of them: it reads
 	for _, g := range m.gauges {
-		ch <- prometheus.MustNewConstMetric(g.desc, g.kind, g.read(m.store))
+		ch <- prometheus.MustNewConstMetric(g.desc, g.kind, g.read(m.store, files))
 	}
 }
 

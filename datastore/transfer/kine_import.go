@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -56,15 +55,6 @@ func ImportKine(ctx context.Context, src, dst string, o Options) (Report, error)
 		}
 		return sourceError(err)
 	})
-}
-
-// ImportKineInPlace turns the database of a data directory of k3s into Limpet's:
-// both have it at server/db/state.db. The original is kept beside it, as
-// Report.Kept tells.
-func ImportKineInPlace(ctx context.Context, dataDir string, o Options) (Report, error) {
-	path := filepath.Join(dataDir, "server", "db", "state.db")
-	o.Replace = true
-	return ImportKine(ctx, path, path, o)
 }
 
 func sameFile(a, b string) bool {

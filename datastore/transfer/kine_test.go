@@ -166,7 +166,7 @@ func TestImportKineInUse(t *testing.T) {
 	if !report.InUse || report.Keys < 100 {
 		t.Errorf("report %+v", report)
 	}
-	if _, err := ImportKineInPlace(t.Context(), data, Options{}); !errors.Is(err, ErrInUse) {
+	if _, err := importInPlace(t, data); !errors.Is(err, ErrInUse) {
 		t.Errorf("in place while it is in use: %v", err)
 	}
 	after := files(t, db)
@@ -178,7 +178,7 @@ func TestImportKineInUse(t *testing.T) {
 
 	// As after a power cut.
 	kill()
-	inPlace, err := ImportKineInPlace(t.Context(), data, Options{})
+	inPlace, err := importInPlace(t, data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestImportKineInUse(t *testing.T) {
 	if err != nil || again.Keys != report.Keys {
 		t.Errorf("import of what was kept: %+v, %v", again, err)
 	}
-	if _, err := ImportKineInPlace(t.Context(), data, Options{}); !errors.Is(err, ErrForeign) && !errors.Is(err, sqlog.ErrInUse) {
+	if _, err := importInPlace(t, data); !errors.Is(err, ErrForeign) && !errors.Is(err, sqlog.ErrInUse) {
 		t.Errorf("in place for the second time: %v", err)
 	}
 }
@@ -256,4 +256,12 @@ func TestExportEmpty(t *testing.T) {
 	if err != nil || report.Keys != 0 || report.Revision != 2 {
 		t.Errorf("report %+v, %v", report, err)
 	}
+}
+
+// importInPlace is what `limpet datastore import --replace DIR` does in DIR itself:
+// k3s and limpet have their database at the same place.
+func importInPlace(t *testing.T, dataDir string) (Report, error) {
+	t.Helper()
+	path := filepath.Join(dataDir, "server", "db", "state.db")
+	return ImportKine(t.Context(), path, path, Options{Replace: true})
 }
