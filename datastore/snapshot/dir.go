@@ -45,11 +45,17 @@ func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock snapshot directory %s: %w", dir, err)
 	}
-	if err := removeTemps(dir); err != nil {
+	// A child process that is being started has a copy of the descriptor for a
+	// moment, which would keep the lock that is not released by name.
+	unlock = func() {
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 		_ = f.Close()
+	}
+	if err := removeTemps(dir); err != nil {
+		unlock()
 		return nil, fmt.Errorf("remove what is left of an interrupted snapshot: %w", err)
 	}
-	return func() { _ = f.Close() }, nil
+	return unlock, nil
 }
 
 func locked(ctx context.Context, dir string, fn func() error) error {

@@ -31,13 +31,13 @@ func parts() []string { return []string{"", "-journal", "-shm", "-wal"} }
 
 // Lock keeps everybody else from opening the database at path, and finishes a
 // Replace that was cut off. It fails with ErrInUse while a Log is open.
-func Lock(path string) (unlock func(), err error) {
+func Lock(path string) (release func(), err error) {
 	f, err := lock(path)
 	if err == nil {
 		if err = settle(path, slog.New(slog.DiscardHandler)); err == nil {
-			return func() { _ = f.Close() }, nil
+			return func() { unlock(f) }, nil
 		}
-		_ = f.Close()
+		unlock(f)
 	}
 	return nil, wrap("lock", path, err)
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -39,6 +41,42 @@ func keysOf(t *testing.T, path string) (keys []string) {
 		keys = append(keys, r.Key)
 	}
 	return keys
+}
+
+// TestUnlockReleasesCopies: a process that is being started elsewhere in the
+// program has copies of all descriptors until it executes its program.
+func TestUnlockReleasesCopies(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	release, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := 0
+	for _, fd := range fds {
+		n, _ := strconv.Atoi(fd.Name())
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); to != path+".lock" {
+			continue
+		}
+		dup, err := syscall.Dup(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = syscall.Close(dup) }()
+		copies++
+	}
+	if copies == 0 {
+		t.Fatal("the lock's descriptor was not found")
+	}
+	release()
+	if release, err = Lock(path); err != nil {
+		t.Fatal(err)
+	}
+	release()
 }
 
 func TestReplace(t *testing.T) {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -120,6 +122,46 @@ func TestNoDatastore(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(c.Config.DataDir); len(entries) > 0 {
 		t.Errorf("something was made in the data directory: %v", entries)
+	}
+}
+
+// TestServerOfAnotherDirectory: the sockets answer for another datastore, as
+// they do when limpet runs with another --data-dir.
+func TestServerOfAnotherDirectory(t *testing.T) {
+	t.Parallel()
+	c, out := control(t)
+	for _, socket := range []string{c.Socket, c.DatastoreSocket} {
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.SaveSnapshot(ctx); err != nil || !strings.Contains(out.String(), c.Config.Snapshots.Dir) {
+		t.Errorf("snapshot: %v, %s", err, out)
+	}
+	if err := c.ExportDatastore(ctx, filepath.Join(t.TempDir(), "x"), FormatEtcd, false); err != nil {
+		t.Errorf("export: %v", err)
+	}
+}
+
+// TestStartingServer: the datastore is open, and nobody answers yet.
+func TestStartingServer(t *testing.T) {
+	t.Parallel()
+	c, _ := control(t)
+	s := c.open(t)
+	defer func() { _ = s.Close(context.Background()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for name, err := range map[string]error{
+		"save":   c.SaveSnapshot(ctx),
+		"export": c.ExportDatastore(ctx, filepath.Join(t.TempDir(), "x"), FormatEtcd, false),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "answers") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	store "github.com/limpetio/limpet/datastore"
 	"github.com/limpetio/limpet/datastore/snapshot"
+	"github.com/limpetio/limpet/datastore/sqlog"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/status"
 )
@@ -35,8 +36,13 @@ type Control struct {
 
 // SaveSnapshot takes a snapshot: of the running server, or else of the files.
 func (c Control) SaveSnapshot(ctx context.Context) error {
-	info, err := status.TakeSnapshot(ctx, c.Socket, snapshot.Manual)
-	if errors.Is(err, status.ErrNotRunning) {
+	var info snapshot.Info
+	running, err := c.running()
+	switch {
+	case err != nil:
+	case running:
+		info, err = status.TakeSnapshot(ctx, c.Socket, snapshot.Manual)
+	default:
 		info, err = c.saveStopped(ctx)
 	}
 	if info.Name != "" {
@@ -60,10 +66,24 @@ func (c Control) saveStopped(ctx context.Context) (snapshot.Info, error) {
 	return info, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }
 
-func (c Control) openStopped(ctx context.Context) (*store.Store, error) {
+// running tells whether a server has this very datastore open. That a server
+// answers on the socket says nothing: it may have another data directory.
+func (c Control) running() (bool, error) {
 	if _, err := os.Stat(c.Config.Database()); err != nil { // opening would create one
-		return nil, fmt.Errorf("there is no datastore: %w; is it elsewhere (--data-dir)?", err)
+		return false, fmt.Errorf("there is no datastore: %w; is it elsewhere (--data-dir)?", err)
 	}
+	unlock, err := sqlog.Lock(c.Config.Database())
+	if errors.Is(err, sqlog.ErrInUse) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	unlock()
+	return false, nil
+}
+
+func (c Control) openStopped(ctx context.Context) (*store.Store, error) {
 	return store.Open(ctx, store.Options{Path: c.Config.Database()})
 }
 

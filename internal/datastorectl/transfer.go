@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -163,7 +164,11 @@ func hint(err error) error {
 
 // withStore opens the datastore, or a copy of it while the server has it open.
 func (c Control) withStore(ctx context.Context, fn func(*store.Store) error) error {
-	if _, err := os.Stat(c.DatastoreSocket); err == nil {
+	running, err := c.running()
+	if err != nil {
+		return err
+	}
+	if running {
 		return c.withCopy(ctx, fn)
 	}
 	s, err := c.openStopped(ctx)
@@ -197,6 +202,12 @@ func (c Control) withCopy(ctx context.Context, fn func(*store.Store) error) erro
 }
 
 func (c Control) fetch(ctx context.Context, file string) error {
+	// The client would try to connect for ever.
+	probe, err := net.DialTimeout("unix", c.DatastoreSocket, 5*time.Second)
+	if err != nil {
+		return fmt.Errorf("a process has the datastore open (%s.lock), but no server answers: %w; try again when it has started or ended", c.Config.Database(), err)
+	}
+	_ = probe.Close()
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{"unix://" + c.DatastoreSocket}, Context: ctx, DialTimeout: 5 * time.Second, Logger: zap.NewNop(),
 	})

@@ -17,7 +17,12 @@ func lock(ctx context.Context, store string) (unlock func(), _ error) {
 	if err != nil {
 		return nil, err
 	}
-	release := func() { _ = f.Close() } // closing releases the lock
+	release := func() {
+		// By name: a child process that is being started has a copy of the
+		// descriptor for a moment, and closing ours would leave it the lock.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		_ = f.Close()
+	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		if err != nil {
 			release()
