@@ -22,6 +22,7 @@ import (
 	"github.com/limpetio/limpet/agent/containerd/images"
 	"github.com/limpetio/limpet/agent/containerd/registries"
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/restart"
 )
 
 // Name of the component.
@@ -84,6 +85,9 @@ type Options struct {
 // Containerd is the component. Make it with New.
 type Containerd struct {
 	opts Options
+
+	// stuck is why a start failed halfway; only Run looks at it.
+	stuck error
 
 	mu       sync.Mutex
 	importer *images.Importer // nil until containerd runs
@@ -163,8 +167,25 @@ func (c *Containerd) Run(ctx context.Context, ready func()) error {
 	return err
 }
 
+// stuckPause is how long a process in which containerd cannot start goes on: on
+// a server the API is there meanwhile, and the cause may be one that passes.
+const stuckPause = time.Minute
+
+// newProcess waits, and asks for what alone can start containerd again.
+func newProcess(ctx context.Context, cause error) error {
+	select {
+	case <-time.After(stuckPause):
+		return &restart.Needed{Reason: fmt.Sprintf("containerd cannot start again in this process: %v", cause)}
+	case <-ctx.Done():
+		return nil
+	}
+}
+
 // serve runs the server from configuration to stop.
 func (c *Containerd) serve(ctx context.Context, cancel context.CancelCauseFunc, wg *sync.WaitGroup, etc string, cfg Config, ready func()) error {
+	if c.stuck != nil {
+		return newProcess(ctx, c.stuck)
+	}
 	if err := claimSockets(ctx, cfg.Address, cfg.TTRPCAddress); err != nil {
 		return err
 	}
@@ -179,6 +200,9 @@ func (c *Containerd) serve(ctx context.Context, cancel context.CancelCauseFunc, 
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while starting
+		}
+		if errors.Is(err, errHalfStarted) {
+			c.stuck = err
 		}
 		return err
 	}

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // statIn is os.Stat in a file system that holds only these executables.
@@ -84,6 +86,7 @@ func TestChooseSnapshotter(t *testing.T) {
 	t.Parallel()
 	works := func() error { return nil }
 	fails := func() error { return errors.New("no overlayfs here") }
+	full := func() error { return fmt.Errorf("probe overlayfs: %w", unix.ENOSPC) }
 	for name, tc := range map[string]struct {
 		asked            string
 		templated, inUse bool
@@ -95,6 +98,7 @@ func TestChooseSnapshotter(t *testing.T) {
 		"default":                  {probe: works, want: "overlayfs"},
 		"falls back":               {asked: "overlayfs", probe: fails, want: "native", warns: true},
 		"not away from its images": {inUse: true, probe: fails, fails: "holds the images"},
+		"full disk":                {inUse: true, probe: full, want: "overlayfs", warns: true},
 		"native":                   {asked: "native", probe: fails, want: "native"},
 		"unknown":                  {asked: "stargz", probe: works, fails: "not built in"},
 		"added by a template":      {asked: "stargz", templated: true, probe: fails, want: "stargz"},

@@ -31,6 +31,11 @@ import (
 // containerd has open; upstream waits for ever.
 const boltOpenTimeout = "10s"
 
+// errHalfStarted means that some of containerd's plugins run, and cannot be
+// ended: upstream forgets them when a later one fails. One has the lock of the
+// database, so that no other start can succeed in this process.
+var errHalfStarted = errors.New("start containerd")
+
 // loadConfig reads a configuration file of any version that containerd knows.
 func loadConfig(ctx context.Context, path string, l *slog.Logger) (*srvconfig.Config, error) {
 	cfg := &srvconfig.Config{
@@ -69,7 +74,7 @@ func newServer(ctx context.Context, cfg *srvconfig.Config) (srv *cdserver.Server
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("containerd panicked while starting: %v", r)
+			err = fmt.Errorf("%w: panic: %v", errHalfStarted, r)
 			stack := string(debug.Stack())
 			if strings.Contains(stack, "go.etcd.io/bbolt") {
 				err = errors.Join(err, markSuspect(cfg.Root, fmt.Sprintf("bbolt panicked: %v", r)))
@@ -80,7 +85,7 @@ func newServer(ctx context.Context, cfg *srvconfig.Config) (srv *cdserver.Server
 	defer keepVerbosity()()
 	srv, err = cdserver.New(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("start containerd: %w", err)
+		return nil, fmt.Errorf("%w: %w", errHalfStarted, err)
 	}
 	return srv, nil
 }

@@ -19,6 +19,8 @@ const (
 // not the one that was asked for. overlayfs ("" means it too) gives way to native,
 // which copies every layer whole, where probe says that it does not work; but not
 // when it already holds images and containers, which would then be lost to view.
+// A disk that is full says nothing about overlayfs: what is there has to run, and
+// the kubelet needs containerd to make space.
 // Names that are not built in need a template that adds them as a proxy plugin.
 func chooseSnapshotter(asked string, templated, overlayInUse bool, probe func() error) (name, warning string, err error) {
 	switch asked {
@@ -26,6 +28,9 @@ func chooseSnapshotter(asked string, templated, overlayInUse bool, probe func() 
 		perr := probe()
 		if perr == nil {
 			return snapshotterOverlay, "", nil
+		}
+		if overlayInUse && (errors.Is(perr, unix.ENOSPC) || errors.Is(perr, unix.EDQUOT)) {
+			return snapshotterOverlay, fmt.Sprintf("overlayfs could not be tried (%v): going on with it", perr), nil
 		}
 		if overlayInUse {
 			return "", "", fmt.Errorf("snapshotter overlayfs holds the images of this machine but cannot be used now: %w; "+

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/limpetio/limpet/internal/restart"
 )
 
 // Spec says how the supervisor treats a component.
@@ -20,7 +22,8 @@ type Spec struct {
 	After []string
 	// Restart runs the component again after it failed, with back-off. Most
 	// upstream parts register things process-wide and cannot run twice: their
-	// failure ends the process, and the init system starts it anew.
+	// failure ends the process, and the init system starts it anew. So does
+	// *restart.Needed, whatever stands here.
 	Restart bool
 }
 
@@ -124,8 +127,8 @@ func (s *Supervisor) States() []State {
 	return states
 }
 
-// Run starts every component and blocks until ctx is done or a component that
-// cannot be restarted fails; then it stops all in reverse order. The error
+// Run starts every component and blocks until ctx is done, a component that
+// cannot be restarted fails, or one fails with *restart.Needed; then it stops all in reverse order. The error
 // names the component that failed, or those that did not stop in time.
 func (s *Supervisor) Run(ctx context.Context) error {
 	failed := make(chan error, len(s.items))
@@ -168,7 +171,7 @@ func (s *Supervisor) supervise(ctx context.Context, it *item, failed chan<- erro
 		case err == nil:
 			err = errors.New("ended before it was ready")
 		}
-		if !it.spec.Restart {
+		if needed := (*restart.Needed)(nil); !it.spec.Restart || errors.As(err, &needed) {
 			s.set(it, Failed, err.Error())
 			failed <- fmt.Errorf("%s: %w", it.Name(), err)
 			return

@@ -3,11 +3,15 @@ package component
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/limpetio/limpet/internal/restart"
 )
 
 // journal records what happened in which order.
@@ -232,5 +236,23 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	if n := len(s.States()[0].History); n != historyLimit {
 		t.Errorf("history holds %d transitions, want %d", n, historyLimit)
+	}
+}
+
+// TestRestartNeeded: what a restart of the component cannot mend ends the run.
+func TestRestartNeeded(t *testing.T) {
+	t.Parallel()
+	s := New(Options{Logger: slog.New(slog.DiscardHandler)})
+	err := s.Add(Func("a", func(context.Context, func()) error {
+		return fmt.Errorf("cannot go on: %w", &restart.Needed{Reason: "a test"})
+	}), Spec{Restart: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var needed *restart.Needed
+	if err := s.Run(ctx); !errors.As(err, &needed) || ctx.Err() != nil {
+		t.Errorf("the run ended with %v", err)
 	}
 }
