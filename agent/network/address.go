@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // address is a candidate for the node's address.
@@ -17,6 +18,9 @@ type address struct {
 	Addr      netip.Addr
 	// Default is set when the family's default route leaves by the interface.
 	Default bool
+	// Fleeting is an address that is about to go, or is no good: deprecated,
+	// temporary (IPv6 privacy), or taken by another machine.
+	Fleeting bool
 }
 
 // NodeAddresses returns the addresses by which other machines reach this one:
@@ -49,7 +53,7 @@ func NodeAddresses(wantV4, wantV6 bool, iface string) ([]netip.Addr, error) {
 // choose is the decision of NodeAddresses for one family.
 func choose(all []address, family func(netip.Addr) bool, iface string) (netip.Addr, error) {
 	usable := slices.DeleteFunc(slices.Clone(all), func(a address) bool {
-		return !family(a.Addr) || !a.Addr.IsGlobalUnicast() || iface != "" && a.Interface != iface || iface == "" && ours(a.Interface)
+		return a.Fleeting || !family(a.Addr) || !a.Addr.IsGlobalUnicast() || iface != "" && a.Interface != iface || iface == "" && ours(a.Interface)
 	})
 	if i := slices.IndexFunc(usable, func(a address) bool { return a.Default }); i >= 0 {
 		return usable[i].Addr, nil
@@ -72,6 +76,8 @@ func ours(name string) bool {
 	}
 	return false
 }
+
+const fleeting = unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED | unix.IFA_F_DADFAILED
 
 // candidates lists the addresses of all interfaces that are up, in the kernel's order.
 func candidates() ([]address, error) {
@@ -100,7 +106,7 @@ func candidates() ([]address, error) {
 			if addr.Is6() {
 				family = netlink.FAMILY_V6
 			}
-			found = append(found, address{Interface: attrs.Name, Addr: addr, Default: defaults[route{attrs.Index, family}]})
+			found = append(found, address{Interface: attrs.Name, Addr: addr, Default: defaults[route{attrs.Index, family}], Fleeting: a.Flags&fleeting != 0})
 		}
 	}
 	return found, nil

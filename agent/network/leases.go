@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"reflect"
-	"sort"
+	"net/netip"
 
 	"github.com/flannel-io/flannel/pkg/ip"
 	"github.com/flannel-io/flannel/pkg/lease"
@@ -16,6 +14,8 @@ import (
 // The annotations under which flannel publishes how a node is reached. They
 // are flannel's own, so that its tools and documentation apply.
 const (
+	annotationPrefix = "flannel.alpha.coreos.com/"
+
 	annotationManaged     = "flannel.alpha.coreos.com/kube-subnet-manager"
 	annotationType        = "flannel.alpha.coreos.com/backend-type"
 	annotationData        = "flannel.alpha.coreos.com/backend-data"
@@ -26,72 +26,49 @@ const (
 	annotationOverwriteV6 = "flannel.alpha.coreos.com/public-ipv6-overwrite"
 )
 
-// errNoSubnet means that the node has not been given a pod range yet.
+// errNoSubnet means that the node has no pod range of a family (yet).
 var errNoSubnet = errors.New("node has no pod CIDR yet")
 
 // families says which address families the cluster network has.
 type families struct{ v4, v6 bool }
 
-// podSubnets returns the node's pod ranges of both families; one that the node
-// does not have is empty.
-func podSubnets(node *corev1.Node) (v4 ip.IP4Net, v6 ip.IP6Net, err error) {
+// podSubnet returns the node's pod range of one family, or errNoSubnet.
+func podSubnet(node *corev1.Node, v4 bool) (netip.Prefix, error) {
 	cidrs := node.Spec.PodCIDRs
 	if len(cidrs) == 0 && node.Spec.PodCIDR != "" {
 		cidrs = []string{node.Spec.PodCIDR}
 	}
 	for _, cidr := range cidrs {
-		addr, n, err := net.ParseCIDR(cidr)
+		prefix, err := netip.ParsePrefix(cidr)
 		if err != nil {
-			return v4, v6, fmt.Errorf("pod CIDR of node %s: %w", node.Name, err)
+			return netip.Prefix{}, fmt.Errorf("pod CIDR of node %s: %w", node.Name, err)
 		}
-		if addr.To4() != nil {
-			v4 = ip.FromIPNet(n)
-		} else {
-			v6 = ip.FromIP6Net(n)
+		if prefix.Addr().Is4() == v4 {
+			return prefix, nil
 		}
 	}
-	return v4, v6, nil
+	return netip.Prefix{}, errNoSubnet
 }
 
 // ownLease is the lease of this node: its pod ranges with the attributes that
 // the backend wants the others to know.
 func ownLease(node *corev1.Node, want families, attrs *lease.LeaseAttrs) (*lease.Lease, error) {
-	v4, v6, err := podSubnets(node)
-	if err != nil {
-		return nil, err
-	}
-	if want.v4 && v4.Empty() || want.v6 && v6.Empty() {
-		return nil, errNoSubnet
-	}
-	return &lease.Lease{EnableIPv4: want.v4, EnableIPv6: want.v6, Subnet: v4, IPv6Subnet: v6, Attrs: *attrs}, nil
-}
-
-// nodeLease reads the lease that another node has published. It returns false
-// for a node that has none (yet).
-func nodeLease(node *corev1.Node, want families) (lease.Lease, bool) {
-	a := node.Annotations
-	if a[annotationManaged] != "true" {
-		return lease.Lease{}, false
-	}
-	v4, v6, err := podSubnets(node)
-	if err != nil || want.v4 && v4.Empty() || want.v6 && v6.Empty() {
-		return lease.Lease{}, false
-	}
-	l := lease.Lease{EnableIPv4: want.v4, EnableIPv6: want.v6, Subnet: v4, IPv6Subnet: v6}
-	l.Attrs.BackendType = a[annotationType]
+	l := &lease.Lease{EnableIPv4: want.v4, EnableIPv6: want.v6, Attrs: *attrs}
 	if want.v4 {
-		if l.Attrs.PublicIP, err = ip.ParseIP4(a[annotationPublicIP]); err != nil {
-			return lease.Lease{}, false
+		subnet, err := podSubnet(node, true)
+		if err != nil {
+			return nil, err
 		}
-		l.Attrs.BackendData = json.RawMessage(a[annotationData])
+		l.Subnet = ip.FromIPNet(ipNet(subnet))
 	}
 	if want.v6 {
-		if l.Attrs.PublicIPv6, err = ip.ParseIP6(a[annotationPublicIPv6]); err != nil {
-			return lease.Lease{}, false
+		subnet, err := podSubnet(node, false)
+		if err != nil {
+			return nil, err
 		}
-		l.Attrs.BackendV6Data = json.RawMessage(a[annotationDataV6])
+		l.IPv6Subnet = ip.FromIP6Net(ipNet(subnet))
 	}
-	return l, true
+	return l, nil
 }
 
 // annotations returns what this node has to publish for a lease, given what
@@ -125,31 +102,4 @@ func rawJSON(m json.RawMessage) string {
 		return "null"
 	}
 	return string(m)
-}
-
-// diff returns the events that lead from the leases known before to those known
-// now, both keyed by node name. A lease that changed is removed and added
-// again, so that nothing of the old address stays behind.
-func diff(before, now map[string]lease.Lease) []lease.Event {
-	var events []lease.Event
-	for _, name := range sortedKeys(before) {
-		if l, ok := now[name]; !ok || !reflect.DeepEqual(l, before[name]) {
-			events = append(events, lease.Event{Type: lease.EventRemoved, Lease: before[name]})
-		}
-	}
-	for _, name := range sortedKeys(now) {
-		if l, ok := before[name]; !ok || !reflect.DeepEqual(l, now[name]) {
-			events = append(events, lease.Event{Type: lease.EventAdded, Lease: now[name]})
-		}
-	}
-	return events
-}
-
-func sortedKeys(m map[string]lease.Lease) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

@@ -3,7 +3,6 @@ package network
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"testing"
 
 	"github.com/flannel-io/flannel/pkg/ip"
@@ -68,29 +67,6 @@ func TestOwnLeaseWaitsForAllFamilies(t *testing.T) {
 	}
 }
 
-func TestNodeLeaseIgnoresNodesWithoutOne(t *testing.T) {
-	t.Parallel()
-	good := published("192.0.2.7")
-	for name, change := range map[string]func(map[string]string){
-		"not managed":    func(a map[string]string) { delete(a, annotationManaged) },
-		"no address":     func(a map[string]string) { delete(a, annotationPublicIP) },
-		"hostile number": func(a map[string]string) { a[annotationPublicIP] = "999.1.1.1" },
-	} {
-		a := maps.Clone(good)
-		change(a)
-		if _, ok := nodeLease(node("n", []string{"10.42.1.0/24"}, a), onlyV4); ok {
-			t.Errorf("%s: a lease was found", name)
-		}
-	}
-	if _, ok := nodeLease(node("n", nil, good), onlyV4); ok {
-		t.Error("no pod range: a lease was found")
-	}
-	l, ok := nodeLease(node("n", []string{"10.42.1.0/24"}, good), onlyV4)
-	if !ok || l.Attrs.PublicIP.String() != "192.0.2.7" || l.Subnet.String() != "10.42.1.0/24" {
-		t.Errorf("lease is %+v, %v", l, ok)
-	}
-}
-
 func TestAnnotationsHoldOnlyWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	attrs := &lease.LeaseAttrs{BackendType: "vxlan", PublicIP: ip.MustParseIP4("192.0.2.7"), BackendData: json.RawMessage(`{"VtepMAC":"aa:bb:cc:dd:ee:ff"}`)}
@@ -104,45 +80,5 @@ func TestAnnotationsHoldOnlyWhatIsMissing(t *testing.T) {
 	overwritten[annotationOverwrite] = "198.51.100.1"
 	if got := annotations(node("n", nil, overwritten), onlyV4, attrs); len(got) != 0 {
 		t.Errorf("the administrator's address must stay, got %v", got)
-	}
-}
-
-func TestDiff(t *testing.T) {
-	t.Parallel()
-	l := func(publicIP string) lease.Lease {
-		l, ok := nodeLease(node("n", []string{"10.42.1.0/24"}, published(publicIP)), onlyV4)
-		if !ok {
-			t.Fatal("no lease")
-		}
-		return l
-	}
-	a, b := l("192.0.2.1"), l("192.0.2.2")
-	tests := []struct {
-		name        string
-		before, now map[string]lease.Lease
-		want        []lease.EventType
-	}{
-		{"nothing", nil, nil, nil},
-		{"same", map[string]lease.Lease{"n": a}, map[string]lease.Lease{"n": a}, nil},
-		{"added", nil, map[string]lease.Lease{"n": a}, []lease.EventType{lease.EventAdded}},
-		{"removed", map[string]lease.Lease{"n": a}, nil, []lease.EventType{lease.EventRemoved}},
-		{"moved", map[string]lease.Lease{"n": a}, map[string]lease.Lease{"n": b}, []lease.EventType{lease.EventRemoved, lease.EventAdded}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			var got []lease.EventType
-			for _, e := range diff(tt.before, tt.now) {
-				got = append(got, e.Type)
-			}
-			if len(got) != len(tt.want) {
-				t.Fatalf("events are %v, want %v", got, tt.want)
-			}
-			for i := range got {
-				if got[i] != tt.want[i] {
-					t.Errorf("events are %v, want %v", got, tt.want)
-				}
-			}
-		})
 	}
 }

@@ -5,6 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/flannel-io/flannel/pkg/ip"
@@ -20,17 +24,19 @@ import (
 )
 
 // subnets is the subnet manager that flannel's backends ask: it gives this node
-// its lease and tells of the leases of the others, both from one watch on nodes.
+// its lease, from a watch on nodes that also tells of the others.
 //
 // flannel brings one of its own, which takes the node's name from the
 // environment and polls once a second while starting; on the way to the first
 // pod that second counts.
 type subnets struct {
-	client   kubernetes.Interface
+	own      kubernetes.Interface // may change this node's own Node
 	nodeName string
 	config   *subnet.Config
 	families families
+	public   []netip.Addr // to be published instead of the interface's
 	nodes    corelisters.NodeLister
+	lease    *lease.LeaseAttrs // as published
 
 	// changed holds a token when a node may have changed since the last look.
 	changed chan struct{}
@@ -39,11 +45,11 @@ type subnets struct {
 var _ subnet.Manager = (*subnets)(nil)
 
 // newSubnets starts the watch and returns when its first list has arrived.
-func newSubnets(ctx context.Context, client kubernetes.Interface, nodeName string, cfg *subnet.Config) (*subnets, error) {
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slimNode))
+func newSubnets(ctx context.Context, reader, own kubernetes.Interface, nodeName string, cfg *subnet.Config, public []netip.Addr) (*subnets, error) {
+	factory := informers.NewSharedInformerFactoryWithOptions(reader, 0, informers.WithTransform(slimNode))
 	informer := factory.Core().V1().Nodes()
 	s := &subnets{
-		client: client, nodeName: nodeName, config: cfg,
+		own: own, nodeName: nodeName, config: cfg, public: public,
 		families: families{v4: cfg.EnableIPv4, v6: cfg.EnableIPv6},
 		nodes:    informer.Lister(),
 		changed:  make(chan struct{}, 1),
@@ -55,8 +61,12 @@ func newSubnets(ctx context.Context, client kubernetes.Interface, nodeName strin
 		}
 	}
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { notify() },
-		UpdateFunc: func(_, _ any) { notify() },
+		AddFunc: func(any) { notify() },
+		UpdateFunc: func(before, now any) {
+			if differ(before, now) { // not for each heartbeat of each node
+				notify()
+			}
+		},
 		DeleteFunc: func(any) { notify() },
 	}
 	if _, err := informer.Informer().AddEventHandler(handler); err != nil {
@@ -74,22 +84,51 @@ func newSubnets(ctx context.Context, client kubernetes.Interface, nodeName strin
 func slimNode(obj any) (any, error) {
 	if node, ok := obj.(*corev1.Node); ok {
 		return &corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion, Annotations: node.Annotations},
-			Spec:       corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
+			ObjectMeta: metav1.ObjectMeta{
+				Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion,
+				CreationTimestamp: node.CreationTimestamp, Annotations: flannelAnnotations(node),
+			},
+			Spec: corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
 		}, nil
 	}
 	return obj, nil
 }
 
+func flannelAnnotations(node *corev1.Node) map[string]string {
+	kept := map[string]string{}
+	for k, v := range node.Annotations {
+		if strings.HasPrefix(k, annotationPrefix) {
+			kept[k] = v
+		}
+	}
+	return kept
+}
+
+// differ compares two slim nodes, but for the version.
+func differ(before, now any) bool {
+	a, ok := before.(*corev1.Node)
+	b, same := now.(*corev1.Node)
+	return !ok || !same || a.UID != b.UID || !maps.Equal(a.Annotations, b.Annotations) ||
+		a.Spec.PodCIDR != b.Spec.PodCIDR || !slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs)
+}
+
 // AcquireLease waits until this node has its pod range, publishes the backend's
 // attributes on the node and returns the lease.
 func (s *subnets) AcquireLease(ctx context.Context, attrs *lease.LeaseAttrs) (*lease.Lease, error) {
+	for _, addr := range s.public {
+		if addr.Is4() {
+			attrs.PublicIP = ip.FromIP(addr.AsSlice())
+		} else {
+			attrs.PublicIPv6 = ip.FromIP6(addr.AsSlice())
+		}
+	}
+	s.lease = attrs
 	for {
 		node, err := s.nodes.Get(s.nodeName)
 		if err == nil {
 			l, err := ownLease(node, s.families, attrs)
 			if err == nil {
-				return l, s.publish(ctx, node, attrs)
+				return l, s.republish(ctx, node)
 			}
 			if !errors.Is(err, errNoSubnet) {
 				return nil, err
@@ -103,8 +142,9 @@ func (s *subnets) AcquireLease(ctx context.Context, attrs *lease.LeaseAttrs) (*l
 	}
 }
 
-func (s *subnets) publish(ctx context.Context, node *corev1.Node, attrs *lease.LeaseAttrs) error {
-	missing := annotations(node, s.families, attrs)
+// republish puts on the Node what it lacks of this node's lease.
+func (s *subnets) republish(ctx context.Context, node *corev1.Node) error {
+	missing := annotations(node, s.families, s.lease)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -112,54 +152,11 @@ func (s *subnets) publish(ctx context.Context, node *corev1.Node, attrs *lease.L
 	if err != nil {
 		return err
 	}
-	_, err = s.client.CoreV1().Nodes().Patch(ctx, s.nodeName, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = s.own.CoreV1().Nodes().Patch(ctx, s.nodeName, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil {
 		return fmt.Errorf("publish lease on node %s: %w", s.nodeName, err)
 	}
 	return nil
-}
-
-// WatchLeases sends what changed among the leases of the other nodes, computed
-// anew from all nodes whenever one of them changes.
-func (s *subnets) WatchLeases(ctx context.Context, receiver chan []lease.LeaseWatchResult) error {
-	defer close(receiver)
-	known := map[string]lease.Lease{}
-	for {
-		now, err := s.leases()
-		if err != nil {
-			return err
-		}
-		if events := diff(known, now); len(events) > 0 {
-			select {
-			case receiver <- []lease.LeaseWatchResult{{Events: events}}:
-				known = now
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		select {
-		case <-s.changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (s *subnets) leases() (map[string]lease.Lease, error) {
-	nodes, err := s.nodes.List(everything)
-	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
-	}
-	leases := make(map[string]lease.Lease, len(nodes))
-	for _, node := range nodes {
-		if node.Name == s.nodeName {
-			continue
-		}
-		if l, ok := nodeLease(node, s.families); ok {
-			leases[node.Name] = l
-		}
-	}
-	return leases, nil
 }
 
 // GetStoredMacAddresses lets the vxlan device keep its address over a restart,
@@ -169,14 +166,9 @@ func (s *subnets) GetStoredMacAddresses(context.Context) (v4, v6 string) {
 	if err != nil {
 		return "", ""
 	}
-	mac := func(data string) string {
-		var vtep struct{ VtepMAC string }
-		if json.Unmarshal([]byte(data), &vtep) != nil {
-			return ""
-		}
-		return vtep.VtepMAC
-	}
-	return mac(node.Annotations[annotationData]), mac(node.Annotations[annotationDataV6])
+	v4, _ = vtepMAC(node.Annotations[annotationData]) // none: a new one is made up
+	v6, _ = vtepMAC(node.Annotations[annotationDataV6])
+	return v4, v6
 }
 
 // GetNetworkConfig returns the cluster network.
@@ -195,6 +187,11 @@ func (s *subnets) CompleteLease(context.Context, *lease.Lease, *sync.WaitGroup) 
 
 // RenewLease has nothing to do: a lease lives as long as its node.
 func (s *subnets) RenewLease(context.Context, *lease.Lease) error { return nil }
+
+// WatchLeases is not asked: the follower looks at the nodes itself.
+func (s *subnets) WatchLeases(context.Context, chan []lease.LeaseWatchResult) error {
+	return errors.ErrUnsupported
+}
 
 // WatchLease is for the etcd subnet manager only.
 func (s *subnets) WatchLease(context.Context, ip.IP4Net, ip.IP6Net, chan []lease.LeaseWatchResult) error {
