@@ -15,6 +15,9 @@ const maxEventMessage = 1024
 // event records what became of a configuration, on its ConfigMap, where the
 // user who changed it looks. custom selects coredns-custom.
 func (s *source) event(ctx context.Context, custom bool, kind, reason, message string) error {
+	if s.own == nil {
+		return nil
+	}
 	i := 0
 	if custom {
 		i = 1
@@ -27,14 +30,14 @@ func (s *source) event(ctx context.Context, custom bool, kind, reason, message s
 		message = message[:maxEventMessage-3] + "..."
 	}
 	now := metav1.NewTime(time.Now())
-	_, err := s.client.CoreV1().Events(namespace).Create(ctx, &corev1.Event{
+	_, err := s.own.CoreV1().Events(namespace).Create(ctx, &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: cm.Name + ".", Namespace: namespace},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "v1", Kind: "ConfigMap", Namespace: cm.Namespace, Name: cm.Name,
 			UID: cm.UID, ResourceVersion: cm.ResourceVersion,
 		},
 		Type: kind, Reason: reason, Message: message,
-		Source:         corev1.EventSource{Component: "limpet-dns"},
+		Source:         corev1.EventSource{Component: "limpet-dns", Host: s.ownName},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{FieldManager: fieldManager})
 	if err != nil {

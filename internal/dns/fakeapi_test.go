@@ -23,11 +23,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
-	"sigs.k8s.io/yaml"
 )
 
-// fakeAPI serves list, watch (with and without initial events), apply, create
-// and delete of the few resources that the DNS server uses.
+// fakeAPI serves get, list, watch (with and without initial events), create and
+// patch of the few resources that the DNS server uses.
 type fakeAPI struct {
 	*httptest.Server
 	t *testing.T
@@ -37,8 +36,8 @@ type fakeAPI struct {
 	objects  map[string]runtime.Object // by resource/namespace/name
 	watchers map[chan fakeEvent]fakeQuery
 
-	events  chan *corev1.Event              // created Events
-	applied chan *discoveryv1.EndpointSlice // applied EndpointSlices
+	events    chan *corev1.Event // created Events
+	annotated chan string        // what Nodes' annotations were patched to, empty when removed
 }
 
 type fakeEvent struct {
@@ -64,7 +63,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 	f := &fakeAPI{
 		t: t, rv: 100,
 		objects: make(map[string]runtime.Object), watchers: make(map[chan fakeEvent]fakeQuery),
-		events: make(chan *corev1.Event, 16), applied: make(chan *discoveryv1.EndpointSlice, 16),
+		events: make(chan *corev1.Event, 16), annotated: make(chan string, 16),
 	}
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(func() { f.CloseClientConnections(); f.Close() })
@@ -149,15 +148,14 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodGet && r.URL.Query().Get("watch") != "":
 		f.watch(w, r, q)
+	case r.Method == http.MethodGet && len(parts) > 1:
+		f.get(w, q.resource+"/"+q.namespace+"/"+parts[1])
 	case r.Method == http.MethodGet:
 		f.list(w, q)
 	case r.Method == http.MethodPost && q.resource == "events":
 		f.createEvent(w, r)
-	case r.Method == http.MethodPatch && q.resource == "endpointslices":
-		f.apply(w, r)
-	case r.Method == http.MethodDelete:
-		f.remove(q.resource, q.namespace, parts[1])
-		writeJSON(w, &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess})
+	case r.Method == http.MethodPatch && q.resource == "nodes":
+		f.annotate(w, r, parts[1])
 	default:
 		http.Error(w, r.Method+" "+r.URL.Path, http.StatusNotImplemented)
 	}
@@ -247,18 +245,45 @@ func (f *fakeAPI) createEvent(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(ev)
 }
 
-func (f *fakeAPI) apply(w http.ResponseWriter, r *http.Request) {
-	b, _ := io.ReadAll(r.Body)
-	es := &discoveryv1.EndpointSlice{}
-	if err := yaml.Unmarshal(b, es); err != nil {
-		f.t.Errorf("decode applied EndpointSlice: %v", err)
+func (f *fakeAPI) get(w http.ResponseWriter, key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if obj := f.objects[key]; obj != nil {
+		writeJSON(w, obj)
+		return
 	}
-	if r.URL.Query().Get("fieldManager") != fieldManager {
-		f.t.Errorf("applied with %q", r.URL.RawQuery)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotFound)
+	_ = json.NewEncoder(w).Encode(&metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound})
+}
+
+// annotate applies a merge patch of our annotation to a Node.
+func (f *fakeAPI) annotate(w http.ResponseWriter, r *http.Request, name string) {
+	var patch struct {
+		Metadata struct {
+			Annotations map[string]*string `json:"annotations"`
+		} `json:"metadata"`
 	}
-	f.set("endpointslices", es)
-	f.applied <- es
-	writeJSON(w, es)
+	if err := json.NewDecoder(r.Body).Decode(&patch); err != nil {
+		f.t.Errorf("decode patch: %v", err)
+	}
+	f.mu.Lock()
+	old, ok := f.objects["nodes//"+name].(*corev1.Node)
+	f.mu.Unlock()
+	if !ok {
+		f.get(w, "nodes//"+name)
+		return
+	}
+	changed, text := old.DeepCopy(), ""
+	delete(changed.Annotations, Annotation)
+	if value := patch.Metadata.Annotations[Annotation]; value != nil {
+		text = *value
+		metav1.SetMetaDataAnnotation(&changed.ObjectMeta, Annotation, text)
+	}
+	f.set("nodes", changed)
+	f.annotated <- text
+	writeJSON(w, changed)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
@@ -284,6 +309,16 @@ func await[T any](t *testing.T, c <-chan T, what string, match func(T) bool) T {
 
 func configMap(name string, data map[string]string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, UID: "u-" + "1"}, Data: data}
+}
+
+// node is a Node with an address and, unless it is empty, our annotation.
+func node(name, address, annotation string) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{
+		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}}}
+	if annotation != "" {
+		n.Annotations = map[string]string{Annotation: annotation}
+	}
+	return n
 }
 
 func apiServerService() []runtime.Object {

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"context"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,8 +12,6 @@ import (
 
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 )
 
@@ -94,7 +93,10 @@ func TestFollowsConfigMaps(t *testing.T) {
 			DefaultCorefile("cluster.local"), "prometheus :9153", "prometheus 127.0.0.1:0"), "NodeHosts": nodeHosts}))
 	}
 	main("192.0.2.1 n1\n")
-	r := start(t, func(o *Options) { o.RestConfig = &rest.Config{Host: api.URL}; o.Kubeconfig = api.kubeconfig() })
+	r := start(t, func(o *Options) {
+		o.RestConfig, o.Kubeconfig = &rest.Config{Host: api.URL}, api.kubeconfig()
+		o.NodeConfig, o.NodeName = o.RestConfig, "n1"
+	})
 	r.awaitLog("DNS server listens")
 	if got := address(r.ask("n1", dns.TypeA)); got != "192.0.2.1" {
 		t.Errorf("NodeHosts: n1 is %s", got)
@@ -146,7 +148,10 @@ func TestFollowsConfigMaps(t *testing.T) {
 func TestStartsWithBadConfigMap(t *testing.T) {
 	api := newFakeAPI(t)
 	api.set("configmaps", configMap(mainConfigMap, map[string]string{"Corefile": "nonsense {", "NodeHosts": "192.0.2.1 n1\n"}))
-	r := start(t, func(o *Options) { o.RestConfig = &rest.Config{Host: api.URL}; o.Kubeconfig = api.kubeconfig() })
+	r := start(t, func(o *Options) {
+		o.RestConfig, o.Kubeconfig = &rest.Config{Host: api.URL}, api.kubeconfig()
+		o.NodeConfig, o.NodeName = o.RestConfig, "n1"
+	})
 	r.awaitLog("DNS server listens")
 	if got := address(r.ask("n1", dns.TypeA)); got != "192.0.2.1" {
 		t.Errorf("built-in configuration: n1 is %s", got)
@@ -159,14 +164,18 @@ func TestStartsWithBadConfigMap(t *testing.T) {
 
 func TestReadyAndPublishes(t *testing.T) {
 	api := newFakeAPI(t)
+	old := `{"addresses":["192.0.2.9"],"port":10053}` // of an earlier run
+	api.set("nodes", node("n1", "192.0.2.1", old))
 	r := start(t, func(o *Options) {
 		o.RestConfig, o.Kubeconfig = &rest.Config{Host: api.URL}, api.kubeconfig()
-		o.Publish, o.NodeName = true, "n1"
+		o.NodeConfig, o.NodeName = o.RestConfig, "n1"
 	})
 	r.awaitLog("DNS server listens")
 	select {
 	case <-r.ready:
 		t.Fatal("ready before the Service kubernetes exists")
+	case value := <-api.annotated:
+		t.Fatalf("annotated with %q before it answers", value)
 	default:
 	}
 	for i, obj := range apiServerService() {
@@ -183,28 +192,62 @@ func TestReadyAndPublishes(t *testing.T) {
 		t.Errorf("kubernetes is %s", got)
 	}
 
-	// Loopback is no endpoint; the node's real address, which cannot be bound here, is checked below.
-	select {
-	case es := <-api.applied:
-		t.Errorf("published loopback: %+v", es)
-	default:
-	}
-	ep := endpoint{node: "n1", addrs: addrs("192.0.2.1"), port: 10053, metricsPort: 9153}
+	// Loopback is no endpoint: what the earlier run has written goes. The
+	// node's real address, which cannot be bound here, is checked below.
+	await(t, api.annotated, "withdrawal", func(value string) bool { return value == "" })
 	r.mu.Lock()
-	r.endpoint = ep
+	r.endpoint = endpointAt(addrs("192.0.2.1"), 10053, 9153)
 	r.mu.Unlock()
 	poke(r.wakeEP)
-	es := await(t, api.applied, "apply", func(*discoveryv1.EndpointSlice) bool { return true })
-	if es.Name != "kube-dns-n1" || es.Endpoints[0].Addresses[0] != "192.0.2.1" || len(es.Ports) != 3 || es.Labels[discoveryv1.LabelServiceName] != "kube-dns" {
-		t.Errorf("applied %+v", es)
-	}
+	want := `{"addresses":["192.0.2.1"],"port":10053,"metricsPort":9153}`
+	is := func(value string) bool { return value == want }
+	await(t, api.annotated, "annotation", is)
 	// Level-triggered: what somebody changes or deletes comes back.
-	api.remove("endpointslices", namespace, es.Name)
-	await(t, api.applied, "apply after deletion", func(*discoveryv1.EndpointSlice) bool { return true })
-	es = es.DeepCopy()
-	es.Endpoints[0].Addresses = []string{"192.0.2.66"}
-	api.set("endpointslices", es)
-	await(t, api.applied, "apply after change", func(es *discoveryv1.EndpointSlice) bool { return es.Endpoints[0].Addresses[0] == "192.0.2.1" })
+	api.set("nodes", node("n1", "192.0.2.1", ""))
+	await(t, api.annotated, "annotation after deletion", is)
+	api.set("nodes", node("n1", "192.0.2.1", old))
+	await(t, api.annotated, "annotation after change", is)
+
+	// With another server in the cluster it hands over when stopped; without, it leaves things as they are.
+	stop := func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := r.HandOver().Run(ctx, func() {}); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	select {
+	case value := <-api.annotated:
+		t.Errorf("alone, but annotated with %q at the stop", value)
+	default:
+	}
+	api.set("nodes", node("n2", "192.0.2.2", want))
+	for r.source.node("n2") == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	await(t, api.annotated, "handing over", func(value string) bool { return value == "" })
+}
+
+func TestWithdrawal(t *testing.T) {
+	t.Parallel()
+	api := newFakeAPI(t)
+	run := func() {
+		if err := Withdrawal(&rest.Config{Host: api.URL}, "n1").Run(t.Context(), func() {}); err != nil {
+			t.Error(err)
+		}
+	}
+	run() // there is no such Node
+	api.set("nodes", node("n1", "192.0.2.1", "anything"))
+	run()
+	await(t, api.annotated, "withdrawal", func(value string) bool { return value == "" })
+	run()
+	select {
+	case value := <-api.annotated:
+		t.Errorf("annotated again with %q", value)
+	default:
+	}
 }
 
 func TestReadyWithoutClusterNames(t *testing.T) {
@@ -232,8 +275,7 @@ func TestRefusesStrangers(t *testing.T) {
 	if m := r.ask("x", dns.TypeA); m.Rcode != dns.RcodeRefused {
 		t.Errorf("blocked: %s", dns.RcodeToString[m.Rcode])
 	}
-	api.set("nodes", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n2"}, Status: corev1.NodeStatus{
-		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.2"}}}})
+	api.set("nodes", node("n2", "192.0.2.2", ""))
 	r.awaitLog("DNS server listens")
 	text, err := os.ReadFile(filepath.Join(r.opts.RunDir, "Corefile"))
 	if err != nil || !strings.Contains(string(text), "192.0.2.2/32") {
@@ -324,7 +366,10 @@ func TestMemory(t *testing.T) {
 	}
 	before, routines := measure(), runtime.NumGoroutine()
 	api := newFakeAPI(t)
-	r := start(t, func(o *Options) { o.RestConfig = &rest.Config{Host: api.URL}; o.Kubeconfig = api.kubeconfig() })
+	r := start(t, func(o *Options) {
+		o.RestConfig, o.Kubeconfig = &rest.Config{Host: api.URL}, api.kubeconfig()
+		o.NodeConfig, o.NodeName = o.RestConfig, "n1"
+	})
 	r.awaitLog("DNS server listens")
 	for range 1000 {
 		r.ask("n.example", dns.TypeA)

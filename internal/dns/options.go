@@ -20,9 +20,14 @@ type Options struct {
 	// Kubeconfig is the path of the kubeconfig that CoreDNS's kubernetes plugin
 	// uses. Empty: the Corefile must say how to reach the API server.
 	Kubeconfig string
-	// RestConfig reaches the API server to watch ConfigMaps and Nodes and to write the
-	// EndpointSlice and Events. Nil: the built-in Corefile is used for ever.
+	// RestConfig reaches the API server to watch ConfigMaps and Nodes. Nil: the
+	// built-in Corefile is used for ever.
 	RestConfig *rest.Config
+	// NodeConfig is the identity of the node's kubelet, which may annotate its own
+	// Node and record Events. Nil: neither is done, and the Service kube-dns does not lead here.
+	NodeConfig *rest.Config
+	// NodeName names the own Node; required with NodeConfig.
+	NodeName string
 	// ListenAddrs are the node's addresses; see also [Server.SetListenAddrs].
 	// While there is none the server waits.
 	ListenAddrs []netip.Addr
@@ -39,10 +44,6 @@ type Options struct {
 	// AllowFrom are the ranges that are answered, besides this machine and all
 	// nodes: the cluster's pods and Services.
 	AllowFrom []netip.Prefix
-	// Publish writes the EndpointSlice that leads the Service kube-dns here.
-	Publish bool
-	// NodeName names this node in the EndpointSlice; required with Publish.
-	NodeName string
 	// Logger* carries component=dns.
 	Logger *slog.Logger
 }
@@ -65,8 +66,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("dns: RunDir %q is not an absolute path", o.RunDir)
 	case o.Port < 0 || o.Port > 65535:
 		return fmt.Errorf("dns: port %d is not within 1 and 65535", o.Port)
-	case o.Publish && (o.NodeName == "" || o.RestConfig == nil):
-		return errors.New("dns: Publish needs NodeName and RestConfig")
+	case o.NodeConfig != nil && (o.NodeName == "" || o.RestConfig == nil):
+		return errors.New("dns: NodeConfig needs NodeName and RestConfig")
 	}
 	return nil
 }

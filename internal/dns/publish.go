@@ -2,130 +2,221 @@ package dns
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"net/netip"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	discoveryapply "k8s.io/client-go/applyconfigurations/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/limpetio/limpet/internal/component"
 )
+
+// fieldManager is the name under which limpet writes objects.
+const fieldManager = "limpet"
 
 const (
-	serviceName  = "kube-dns"
-	fieldManager = "limpet"
+	// answerPatience is how long the annotation of an earlier run stays before the server answers.
+	answerPatience = 10 * time.Second
+	// publishRetryMax bounds the delay between attempts to write the annotation.
+	publishRetryMax = 15 * time.Second
 )
 
-// endpoint is what the Service kube-dns shall lead to on this node.
-type endpoint struct {
-	node        string
-	addrs       []netip.Addr
-	port        int
-	metricsPort int // 0: none
+// publishLoop keeps the annotation of the own Node right: it names the endpoint
+// while the server answers names of the cluster, and is taken away when the server hands over.
+func (s *Server) publishLoop(ctx context.Context) {
+	if !cache.WaitFor(ctx, "", s.source.nodes.ctl.HasSyncedChecker()) {
+		return
+	}
+	backoff, patience := retryMin, time.NewTimer(answerPatience)
+	defer patience.Stop()
+	impatient := false
+	for {
+		var retry <-chan time.Time
+		if err := s.publish(ctx, impatient); err != nil {
+			retry = time.After(backoff)
+			backoff = min(2*backoff, publishRetryMax)
+		} else {
+			backoff = retryMin
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wakeEP:
+		case <-retry:
+		case <-patience.C:
+			impatient = true
+		}
+	}
 }
 
-// desiredSlices returns our EndpointSlices by name: one for each address family
-// that has an address which Kubernetes accepts as an endpoint.
-func desiredSlices(e endpoint) map[string]*discoveryv1.EndpointSlice {
-	out := make(map[string]*discoveryv1.EndpointSlice)
-	for _, a := range e.addrs {
-		a = a.Unmap().WithZone("")
-		if !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() {
-			continue
-		}
-		name, family := serviceName+"-"+e.node, discoveryv1.AddressTypeIPv4
-		if a.Is6() {
-			name, family = name+"-ipv6", discoveryv1.AddressTypeIPv6
-		}
-		if out[name] != nil {
-			continue // one address of a family is enough: it is one server
-		}
-		out[name] = &discoveryv1.EndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{
-				discoveryv1.LabelServiceName: serviceName,
-				discoveryv1.LabelManagedBy:   fieldManager,
-			}},
-			AddressType: family,
-			Endpoints: []discoveryv1.Endpoint{{
-				Addresses:  []string{a.String()},
-				Conditions: discoveryv1.EndpointConditions{Ready: ptr(true), Serving: ptr(true), Terminating: ptr(false)},
-				NodeName:   &e.node,
-			}},
-			Ports: slicePorts(e),
-		}
+// publish makes the annotation what it shall be now. Until the server has
+// answered once, what an earlier run has written stays, for a while: it is
+// right again in a moment. Where no other node serves there is nothing better
+// to lead to, so that the first node of a cluster does not wait for its first answer.
+func (s *Server) publish(ctx context.Context, impatient bool) error {
+	s.mu.Lock()
+	want, listens := "", s.endpoint.String()
+	early := listens != "" && !s.source.anotherServes(s.opts.NodeName)
+	if (s.answers || early) && !s.handedOver {
+		want = listens
 	}
-	return out
+	settled := s.answers || s.handedOver || early || impatient
+	s.mu.Unlock()
+	if !settled {
+		return nil // awaitReady will wake us
+	}
+	node := s.source.node(s.opts.NodeName)
+	if node == nil {
+		return nil // the watch will wake us
+	}
+	if node.Annotations[Annotation] == want {
+		s.noteEndpoint(nil)
+		return nil
+	}
+	err := annotate(ctx, s.source.own, s.opts.NodeName, want)
+	s.noteEndpoint(err)
+	return err
 }
 
-// slicePorts are the ports of the Service kube-dns, by the names it gives them.
-func slicePorts(e endpoint) []discoveryv1.EndpointPort {
-	ports := []discoveryv1.EndpointPort{
-		{Name: ptr("dns"), Protocol: ptr(corev1.ProtocolUDP), Port: ptr(int32(e.port))},
-		{Name: ptr("dns-tcp"), Protocol: ptr(corev1.ProtocolTCP), Port: ptr(int32(e.port))},
+func (s *Server) noteEndpoint(err error) {
+	s.mu.Lock()
+	old := s.epError
+	s.epError = ""
+	if err != nil {
+		s.epError = err.Error()
 	}
-	if e.metricsPort != 0 {
-		ports = append(ports, discoveryv1.EndpointPort{Name: ptr("metrics"), Protocol: ptr(corev1.ProtocolTCP), Port: ptr(int32(e.metricsPort))})
+	s.mu.Unlock()
+	if err != nil && err.Error() != old {
+		s.log.Warn("The Service kube-dns does not lead to this DNS server yet", "err", err)
 	}
-	return ports
 }
 
-// publish makes this node's EndpointSlices what they shall be.
-func (s *source) publish(ctx context.Context, e endpoint) error {
-	want := desiredSlices(e)
-	have := make(map[string]*discoveryv1.EndpointSlice)
-	for _, obj := range s.slices.store.List() {
-		if es, ok := obj.(*discoveryv1.EndpointSlice); ok {
-			have[es.Name] = es
-		}
+// annotate writes the annotation of a Node; an empty value removes it.
+func annotate(ctx context.Context, client kubernetes.Interface, node, value string) error {
+	var set any
+	if value != "" {
+		set = value
 	}
-	api := s.client.DiscoveryV1().EndpointSlices(namespace)
-	for name, es := range want {
-		if old := have[name]; old != nil && sameSlice(old, es) {
-			continue
-		}
-		if old := have[name]; old != nil && old.AddressType != es.AddressType { // immutable
-			if err := api.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return fmt.Errorf("delete EndpointSlice %s: %w", name, err)
-			}
-		}
-		if _, err := api.Apply(ctx, applySlice(es), metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
-			return fmt.Errorf("apply EndpointSlice %s: %w", name, err)
-		}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{Annotation: set}}})
+	if err != nil {
+		return err
 	}
-	for _, name := range []string{serviceName + "-" + e.node, serviceName + "-" + e.node + "-ipv6"} {
-		if want[name] != nil || have[name] == nil {
-			continue
-		}
-		if err := api.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete EndpointSlice %s: %w", name, err)
-		}
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}); err != nil {
+		return fmt.Errorf("annotate Node %s with %s: %w", node, Annotation, err)
 	}
 	return nil
 }
 
-func sameSlice(a, b *discoveryv1.EndpointSlice) bool {
-	return a.AddressType == b.AddressType &&
-		equality.Semantic.DeepEqual(a.Endpoints, b.Endpoints) &&
-		equality.Semantic.DeepEqual(a.Ports, b.Ports)
+// Withdrawal is a component for a node that runs no DNS server: it removes the annotation
+// that an earlier run with one has left. cfg is the kubelet's identity.
+func Withdrawal(cfg *rest.Config, node string) component.Component {
+	return component.Func("dns-withdrawal", func(ctx context.Context, ready func()) error {
+		client, err := kubernetes.NewForConfig(cfg)
+		if err != nil {
+			return fmt.Errorf("make DNS client: %w", err)
+		}
+		ready()
+		n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("get Node %s: %w", node, err)
+		}
+		if _, there := n.Annotations[Annotation]; !there {
+			return nil
+		}
+		return annotate(ctx, client, node, "")
+	})
 }
 
-func applySlice(es *discoveryv1.EndpointSlice) *discoveryapply.EndpointSliceApplyConfiguration {
-	ac := discoveryapply.EndpointSlice(es.Name, es.Namespace).WithLabels(es.Labels).WithAddressType(es.AddressType)
-	for _, ep := range es.Endpoints {
-		ac.WithEndpoints(discoveryapply.Endpoint().
-			WithAddresses(ep.Addresses...).
-			WithNodeName(*ep.NodeName).
-			WithConditions(discoveryapply.EndpointConditions().
-				WithReady(*ep.Conditions.Ready).
-				WithServing(*ep.Conditions.Serving).
-				WithTerminating(*ep.Conditions.Terminating)))
-	}
-	for _, p := range es.Ports {
-		ac.WithPorts(discoveryapply.EndpointPort().WithName(*p.Name).WithProtocol(*p.Protocol).WithPort(*p.Port))
-	}
-	return ac
+const (
+	// handOverWrite bounds the writing of the annotation while stopping.
+	handOverWrite = 2 * time.Second
+	// handOverRetry is the pause between two attempts.
+	handOverRetry = 100 * time.Millisecond
+	// handOverWait is how long the other components of the cluster may take to
+	// follow: the EndpointSlice is rewritten at once, kube-proxy collects changes for up to a second.
+	handOverWait = 2 * time.Second
+)
+
+// HandOver is a component that does nothing until it is stopped. Then, if
+// another node runs a DNS server, it leads this node's pods there, and returns when
+// they can be thought to be: a restart or an upgrade of limpet does not leave
+// them without DNS. It must be stopped before this server and kube-proxy.
+func (s *Server) HandOver() component.Component {
+	return component.Func("dns-handover", func(ctx context.Context, ready func()) error {
+		ready()
+		<-ctx.Done()
+		s.mu.Lock()
+		src, answers := s.source, s.answers
+		s.mu.Unlock()
+		if src == nil || src.own == nil || !answers {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverWrite)
+		defer cancel()
+		for {
+			done, err := s.handOver(ctx, src)
+			if err == nil {
+				if done {
+					time.Sleep(handOverWait)
+				}
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				s.log.Warn("DNS cannot be handed over to another node while limpet is stopped", "err", err)
+				return nil
+			case <-time.After(handOverRetry): // a link may be on its way back
+			}
+		}
+	})
 }
 
-func ptr[T any](v T) *T { return &v }
+// handOver removes the annotation if another node serves. It asks the API server which: what has
+// been watched may be old if the server or the link was away a moment ago.
+func (s *Server) handOver(ctx context.Context, src *source) (bool, error) {
+	nodes, err := src.reader.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return false, fmt.Errorf("list nodes: %w", err)
+	}
+	if !slices.ContainsFunc(nodes.Items, func(n corev1.Node) bool { return servesBeside(&n, s.opts.NodeName) }) {
+		return false, nil
+	}
+	s.mu.Lock()
+	s.handedOver = true // for publishLoop
+	s.mu.Unlock()
+	return true, annotate(ctx, src.own, s.opts.NodeName, "")
+}
+
+// anotherServes tells whether a node other than this one runs a DNS server and
+// is heard of, as far as it is known.
+func (s *source) anotherServes(name string) bool {
+	return slices.ContainsFunc(s.nodes.store.List(), func(obj any) bool {
+		node, ok := obj.(*corev1.Node)
+		return ok && servesBeside(node, name)
+	})
+}
+
+func servesBeside(node *corev1.Node, name string) bool {
+	return node.Name != name && node.Annotations[Annotation] != "" && !Lost(node)
+}
+
+// Lost tells whether nothing is heard of the node. A node that says of itself
+// that it is not ready may well serve DNS, so only silence counts.
+func Lost(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionUnknown
+		}
+	}
+	return false
+}

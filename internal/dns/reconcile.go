@@ -66,7 +66,7 @@ func (s *Server) apply(in inputs, p plan) error {
 	s.mu.Lock()
 	s.status = Status{Listen: listen, Upstreams: in.upstreams, Since: time.Now(), Notes: p.notes}
 	s.kubernetes = p.kubernetes
-	s.endpoint = endpoint{node: s.opts.NodeName, addrs: in.own.listen, port: in.own.port, metricsPort: p.metricsPort}
+	s.endpoint = endpointAt(in.own.listen, in.own.port, p.metricsPort)
 	s.mu.Unlock()
 	s.running = p.text
 	poke(s.wakeEP)

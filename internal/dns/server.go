@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"k8s.io/client-go/tools/cache"
 )
 
 const (
@@ -31,8 +29,8 @@ type Status struct {
 	Upstreams []string         // the node's name servers that are asked
 	Since     time.Time        // when the running configuration was applied
 	Notes     []string         // parts of the Corefile that have no effect here
-	// Error says why the newest configuration, or the EndpointSlice, is not in
-	// effect; empty when all is well. The configuration of Since still runs.
+	// Error says why the newest configuration, or the annotation of the Node, is
+	// not in effect; empty when all is well. The configuration of Since still runs.
 	Error string
 }
 
@@ -43,7 +41,7 @@ type Server struct {
 	source *source // nil without RestConfig
 	resolv resolvFiles
 	wake   chan struct{} // configuration inputs changed
-	wakeEP chan struct{} // inputs of the EndpointSlice changed
+	wakeEP chan struct{} // inputs of the Node's annotation changed
 
 	engine   engine
 	running  string // text of the plan that runs
@@ -53,8 +51,10 @@ type Server struct {
 	mu         sync.Mutex
 	listen     []netip.Addr
 	status     Status
-	kubernetes bool // the running configuration serves names of the cluster
-	endpoint   endpoint
+	kubernetes bool     // the running configuration serves names of the cluster
+	endpoint   Endpoint // where the running configuration listens
+	answers    bool     // it has answered a name of the cluster
+	handedOver bool     // the process stops, another node's server is used
 	epError    string
 }
 
@@ -113,15 +113,17 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		}
 	})
 	if s.opts.RestConfig != nil {
-		var err error
-		s.source, err = newSource(s.opts.RestConfig, func() { poke(s.wake) }, func() { poke(s.wakeEP) })
+		src, err := newSource(s.opts, func() { poke(s.wake) }, func() { poke(s.wakeEP) })
 		if err != nil {
 			return err
 		}
-		wg.Go(func() { s.source.run(ctx, s.opts.Publish) })
-		s.source.waitConfig(ctx, configWait)
+		s.mu.Lock()
+		s.source, s.answers = src, false
+		s.mu.Unlock()
+		wg.Go(func() { s.source.run(ctx) })
+		s.source.waitSynced(ctx, configWait)
 	}
-	if s.opts.Publish {
+	if s.opts.NodeConfig != nil {
 		wg.Go(func() { s.publishLoop(ctx) })
 	}
 	s.configLoop(ctx, func() {
@@ -180,55 +182,11 @@ func (s *Server) awaitReady(ctx context.Context, ready func()) {
 		return selfCheck(ctx, at[0], s.opts.ClusterDomain, kubernetes)
 	}, func(err error) { s.log.Debug("DNS server is not ready", "err", err) })
 	if ok {
+		s.mu.Lock()
+		s.answers = true
+		s.mu.Unlock()
+		poke(s.wakeEP)
 		ready()
-	}
-}
-
-// publishLoop keeps the EndpointSlices right once the server listens.
-func (s *Server) publishLoop(ctx context.Context) {
-	if !cache.WaitFor(ctx, "", s.source.slices.ctl.HasSyncedChecker()) {
-		return
-	}
-	backoff := retryMin
-	for {
-		var retry <-chan time.Time
-		if err := s.publish(ctx); err != nil {
-			retry = time.After(backoff)
-			backoff = min(2*backoff, retryMax)
-		} else {
-			backoff = retryMin
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.wakeEP:
-		case <-retry:
-		}
-	}
-}
-
-func (s *Server) publish(ctx context.Context) error {
-	s.mu.Lock()
-	ep := s.endpoint
-	s.mu.Unlock()
-	if ep.node == "" {
-		return nil // not listening yet; apply will wake us
-	}
-	err := s.source.publish(ctx, ep)
-	s.noteEndpoint(err)
-	return err
-}
-
-func (s *Server) noteEndpoint(err error) {
-	s.mu.Lock()
-	old := s.epError
-	s.epError = ""
-	if err != nil {
-		s.epError = err.Error()
-	}
-	s.mu.Unlock()
-	if err != nil && err.Error() != old {
-		s.log.Warn("The Service kube-dns does not lead to this DNS server yet", "err", err)
 	}
 }
 

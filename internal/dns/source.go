@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,14 +22,20 @@ const (
 	namespace       = "kube-system"
 	mainConfigMap   = "coredns"
 	customConfigMap = "coredns-custom"
+
+	// nodesSettle is the least time between two configurations for changes of nodes' addresses: each
+	// makes CoreDNS read all Services again, and nodes may come in numbers.
+	nodesSettle = time.Second
 )
 
 // source watches the objects that decide the configuration.
 type source struct {
-	client  kubernetes.Interface
 	configs []watched // the two ConfigMaps
 	nodes   watched
-	slices  watched // our EndpointSlices; only with publishing
+	reader  kubernetes.Interface
+	// own writes with the identity of the own node's kubelet; nil: nothing is written.
+	own     kubernetes.Interface
+	ownName string
 }
 
 // watched is one informer.
@@ -38,9 +44,33 @@ type watched struct {
 	ctl   cache.Controller
 }
 
-// newSource prepares the watches; changed is called after every event, published
-// after every event of our EndpointSlices.
-func newSource(cfg *rest.Config, changed, published func()) (*source, error) {
+// newSource prepares the watches. changed is called after every event that may
+// change the configuration, ownChanged after those of the own Node.
+func newSource(o Options, changed, ownChanged func()) (*source, error) {
+	client, err := newClient(o.RestConfig)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{reader: client, ownName: o.NodeName}
+	if o.NodeConfig != nil {
+		if s.own, err = newClient(o.NodeConfig); err != nil {
+			return nil, err
+		}
+	}
+	core := client.CoreV1().RESTClient()
+	for _, name := range []string{mainConfigMap, customConfigMap} {
+		s.configs = append(s.configs, watch(core, "configmaps", namespace, &corev1.ConfigMap{}, func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+		}, dropManagedFields, func(_, _ any) { changed() }))
+	}
+	calm := calmed(nodesSettle, changed)
+	s.nodes = watch(core, "nodes", "", &corev1.Node{}, func(*metav1.ListOptions) {}, onlyWhatIsRead, func(before, after any) {
+		s.nodeChanged(before, after, calm, ownChanged)
+	})
+	return s, nil
+}
+
+func newClient(cfg *rest.Config) (kubernetes.Interface, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -48,53 +78,72 @@ func newSource(cfg *rest.Config, changed, published func()) (*source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make DNS client: %w", err)
 	}
-	s := &source{client: client}
-	core := client.CoreV1().RESTClient()
-	for _, name := range []string{mainConfigMap, customConfigMap} {
-		s.configs = append(s.configs, watch(core, "configmaps", namespace, &corev1.ConfigMap{}, func(o *metav1.ListOptions) {
-			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
-		}, dropManagedFields, changed))
-	}
-	s.nodes = watch(core, "nodes", "", &corev1.Node{}, func(*metav1.ListOptions) {}, onlyAddresses, changed)
-	s.slices = watch(client.DiscoveryV1().RESTClient(), "endpointslices", namespace, &discoveryv1.EndpointSlice{}, func(o *metav1.ListOptions) {
-		o.LabelSelector = discoveryv1.LabelServiceName + "=" + serviceName + "," + discoveryv1.LabelManagedBy + "=" + fieldManager
-	}, dropManagedFields, published)
-	return s, nil
+	return client, nil
 }
 
+// watch prepares an informer; changed gets the object before and after every event, nil where there was or is none.
 func watch(c rest.Interface, resource, ns string, obj runtime.Object, selector func(*metav1.ListOptions),
-	transform cache.TransformFunc, changed func()) watched {
+	transform cache.TransformFunc, changed func(before, after any)) watched {
 	store, ctl := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewFilteredListWatchFromClient(c, resource, ns, selector),
 		ObjectType:    obj,
 		Transform:     transform,
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { changed() },
-			UpdateFunc: func(any, any) { changed() },
-			DeleteFunc: func(any) { changed() },
+			AddFunc:    func(obj any) { changed(nil, obj) },
+			UpdateFunc: func(before, after any) { changed(before, after) },
+			DeleteFunc: func(obj any) { changed(obj, nil) },
 		},
 	})
 	return watched{store: store, ctl: ctl}
 }
 
-// run watches until ctx is done.
-func (s *source) run(ctx context.Context, publish bool) {
-	all := append(slices.Clone(s.configs), s.nodes)
-	if publish {
-		all = append(all, s.slices)
+// nodeChanged tells who is concerned by a change of a Node. Most changes are
+// heartbeats and concern nobody.
+func (s *source) nodeChanged(before, after any, addresses, own func()) {
+	old, _ := before.(*corev1.Node)
+	now, _ := after.(*corev1.Node)
+	if now != nil && now.Name == s.ownName {
+		own()
 	}
+	if old == nil || now == nil || !slices.Equal(old.Status.Addresses, now.Status.Addresses) {
+		addresses()
+	}
+}
+
+// calmed returns a function that calls f at once, and after d once more for all its calls until then.
+func calmed(d time.Duration, f func()) func() {
+	var calm, again atomic.Bool
+	var call func()
+	call = func() {
+		if !calm.CompareAndSwap(false, true) {
+			again.Store(true)
+			return
+		}
+		f()
+		time.AfterFunc(d, func() {
+			calm.Store(false)
+			if again.CompareAndSwap(true, false) {
+				call()
+			}
+		})
+	}
+	return call
+}
+
+// run watches until ctx is done.
+func (s *source) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, w := range all {
+	for _, w := range append(slices.Clone(s.configs), s.nodes) {
 		wg.Go(func() { w.ctl.RunWithContext(ctx) })
 	}
 	wg.Wait()
 }
 
-// waitConfig waits until both ConfigMaps are known to exist or not, at most the time given.
-func (s *source) waitConfig(ctx context.Context, atMost time.Duration) bool {
+// waitSynced waits until all that is watched is known, at most the time given.
+func (s *source) waitSynced(ctx context.Context, atMost time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	return cache.WaitFor(ctx, "", s.configs[0].ctl.HasSyncedChecker(), s.configs[1].ctl.HasSyncedChecker())
+	return cache.WaitFor(ctx, "", s.configs[0].ctl.HasSyncedChecker(), s.configs[1].ctl.HasSyncedChecker(), s.nodes.ctl.HasSyncedChecker())
 }
 
 // config returns the data of the two ConfigMaps; found is false while the main one does not exist.
@@ -138,6 +187,13 @@ func (s *source) nodeAddresses() []netip.Addr {
 	return out
 }
 
+// node returns the Node of that name, nil if it is not known.
+func (s *source) node(name string) *corev1.Node {
+	obj, _, _ := s.nodes.store.GetByKey(name)
+	node, _ := obj.(*corev1.Node)
+	return node
+}
+
 func dropManagedFields(obj any) (any, error) {
 	if m, ok := obj.(metav1.Object); ok {
 		m.SetManagedFields(nil)
@@ -145,14 +201,23 @@ func dropManagedFields(obj any) (any, error) {
 	return obj, nil
 }
 
-// onlyAddresses keeps of a Node what we read: a Node with its images is 10 KiB.
-func onlyAddresses(obj any) (any, error) {
+// onlyWhatIsRead keeps of a Node what we read: a Node with its images is 10 KiB.
+func onlyWhatIsRead(obj any) (any, error) {
 	node, ok := obj.(*corev1.Node)
 	if !ok {
 		return obj, nil
 	}
-	return &corev1.Node{
+	slim := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: node.Name, ResourceVersion: node.ResourceVersion},
 		Status:     corev1.NodeStatus{Addresses: node.Status.Addresses},
-	}, nil
+	}
+	if value, there := node.Annotations[Annotation]; there {
+		slim.Annotations = map[string]string{Annotation: value}
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			slim.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return slim, nil
 }
