@@ -3,8 +3,6 @@
 package agent
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,13 +12,8 @@ import (
 	"github.com/limpetio/limpet/agent/network"
 	"github.com/limpetio/limpet/internal/component"
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/dns"
 )
-
-// Run joins this machine to the cluster of a server.
-func Run(context.Context, config.Agent) error {
-	return errors.New("limpet agent cannot join a server yet: joining nodes comes with the next release; " +
-		"run `limpet server` for a cluster on this machine")
-}
 
 // Node is the node's components, configured and checked but not running.
 type Node struct {
@@ -29,12 +22,15 @@ type Node struct {
 	kubeProxy  *kubeProxy // nil if disabled
 	containerd *containerd.Containerd
 	network    *network.Network // nil without flannel
+	dns        *dns.Server      // nil if disabled
+
+	imageArrivals *imageArrivals
 }
 
 // New builds the node's components and changes nothing on the machine. It fails on
 // arguments that the components do not accept.
 func New(opts Options) (*Node, error) {
-	n := &Node{opts: opts}
+	n := &Node{opts: opts, imageArrivals: newImageArrivals(opts.Config.NodeName, opts.Identity.KubeletKubeconfig)}
 	var err error
 	if n.kubelet, err = newKubelet(opts); err != nil {
 		return nil, err
@@ -64,6 +60,10 @@ func (n *Node) Images() []containerd.ImageFileStatus {
 	return n.containerd.ImageFiles()
 }
 
+// ImageArrivals is the component that wakes pods whose image has been imported
+// from a file. It needs the Node.
+func (n *Node) ImageArrivals() component.Component { return n.imageArrivals }
+
 // Ports are the TCP ports that the node's components listen on, by component.
 func (n *Node) Ports() map[string]netip.AddrPort {
 	anywhere, loopback := netip.IPv4Unspecified(), netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -78,7 +78,8 @@ func (n *Node) Ports() map[string]netip.AddrPort {
 	return ports
 }
 
-// Prepare makes the node's directories.
+// Prepare makes the node's directories, and removes what would keep the kubelet
+// from starting.
 func (n *Node) Prepare() error {
 	for _, dir := range []string{
 		KubeletRoot, n.opts.Paths.KubeletPKI(), n.opts.Paths.VolumePlugins(), n.opts.Paths.CNIConf(),
@@ -87,13 +88,15 @@ func (n *Node) Prepare() error {
 			return fmt.Errorf("create node directory: %w", err)
 		}
 	}
-	return nil
+	return dropDamagedServing(n.opts.Paths.KubeletPKI())
 }
 
-// Add hands the components to the supervisor. The network needs the Node object
-// and, from then on, the permissions that come with the manifests; the kubelet comes after the network, because it looks at
-// the network only every five seconds, and a pod that meets a node without one
-// waits for its next attempt.
+// Add hands the components to the supervisor. nodeRegistered is when the Node
+// object is there, permitted is when the node's parts may do what they have to:
+// on a server with the manifests, on an agent with their certificates. The
+// kubelet comes after the network, because it looks at the network only every
+// five seconds, and a pod that meets a node without one waits for its next
+// attempt.
 func (n *Node) Add(sup *component.Supervisor, apiReady, nodeRegistered, permitted string) error {
 	kubeletAfter := []string{apiReady}
 	if n.opts.Config.ContainerRuntimeEndpoint == "" {
@@ -111,9 +114,12 @@ func (n *Node) Add(sup *component.Supervisor, apiReady, nodeRegistered, permitte
 		kubeletAfter = append(kubeletAfter, n.network.Name())
 	}
 	if n.kubeProxy != nil {
-		if err := sup.Add(n.kubeProxy, component.Spec{After: []string{nodeRegistered}}); err != nil {
+		if err := sup.Add(n.kubeProxy, component.Spec{After: []string{nodeRegistered, permitted}}); err != nil {
 			return err
 		}
+	}
+	if err := n.addDNS(sup, nodeRegistered, permitted); err != nil {
+		return err
 	}
 	return sup.Add(n.kubelet, component.Spec{After: append(kubeletAfter, nodeRegistered)})
 }
@@ -126,7 +132,7 @@ func (n *Node) containerdOptions() containerd.Options {
 		Snapshotter: o.Config.Snapshotter, DefaultRuntime: o.Config.DefaultRuntime,
 		SystemdCgroup: o.systemdCgroup(), RestrictOOMScoreAdj: !o.Host.HasSysResource,
 		RegistriesFile:                 o.Config.PrivateRegistry,
-		ImagesImported:                 o.ImagesImported,
+		ImagesImported:                 n.imageArrivals.notify,
 		DisableDefaultRegistryEndpoint: o.Config.DisableDefaultRegistryEndpoint,
 		Logger:                         o.Logger.With("component", "containerd"),
 	}
@@ -134,9 +140,13 @@ func (n *Node) containerdOptions() containerd.Options {
 
 func (n *Node) networkOptions() network.Options {
 	o := n.opts
+	var public []netip.Addr
+	if o.FlannelExternalIP {
+		public = o.Config.NodeExternalIP
+	}
 	return network.Options{
-		Kubeconfig: o.Identity.NetworkKubeconfig, NodeName: o.Config.NodeName,
-		NodeIP: o.Config.NodeIP, Interface: o.Config.FlannelIface,
+		Kubeconfig: o.Identity.NetworkKubeconfig, OwnKubeconfig: o.Identity.KubeletKubeconfig, NodeName: o.Config.NodeName,
+		NodeIP: o.Config.NodeIP, Interface: o.Config.FlannelIface, PublicIP: public,
 		Backend: o.FlannelBackend, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
 		CNIConfDir: o.Paths.CNIConf(), CNIDataDir: filepath.Join(RunDir, "cni", "networks"),
 		SubnetFile: filepath.Join(RunDir, "flannel", "subnet.env"),

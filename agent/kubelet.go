@@ -95,6 +95,7 @@ func setKubeletConfig(c *kubeletconfig.KubeletConfiguration, o Options) {
 	c.Authentication.X509.ClientCAFile = o.Identity.ClientCA
 	c.Authorization.Mode = kubeletconfig.KubeletAuthorizationModeWebhook
 	c.TLSCertFile, c.TLSPrivateKeyFile = o.Identity.KubeletServing.Cert, o.Identity.KubeletServing.Key
+	c.ServerTLSBootstrap = c.TLSCertFile == ""
 	c.TLSMinVersion = "VersionTLS12"
 	c.ReadOnlyPort = 0
 

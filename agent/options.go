@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/limpetio/limpet/agent/join"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/hostcheck"
 	"github.com/limpetio/limpet/internal/pki"
@@ -31,6 +32,7 @@ type Identity struct {
 	KubeletKubeconfig string
 	ProxyKubeconfig   string
 	NetworkKubeconfig string
+	DNSKubeconfig     string // read only; what DNS writes, it writes as the kubelet
 	KubeletServing    pki.KeyPair
 	// ClientCA is the bundle that the kubelet's own clients are verified with.
 	ClientCA string
@@ -48,16 +50,20 @@ type Options struct {
 	// PauseArchive is the image that holds a pod's namespaces open.
 	PayloadBin, PauseArchive string
 
-	// ImagesImported is called after an image file has been imported; it must not block.
-	ImagesImported func()
-
 	Taints         []corev1.Taint
 	ClusterCIDR    []netip.Prefix
 	ServiceCIDR    []netip.Prefix
 	ClusterDNS     []netip.Addr
 	ClusterDomain  string
 	FlannelBackend string
-	ResolvConf     string
+	// FlannelExternalIP has the overlay lead to the nodes' external addresses.
+	FlannelExternalIP bool
+	ResolvConf        string
+	// DisableDNS: this node runs no DNS server, because it or the whole cluster shall not.
+	DisableDNS bool
+	// DNSFollowers are components of this process that must be stopped after the DNS server
+	// has been handed over to another node.
+	DNSFollowers []string
 }
 
 // systemdCgroup tells whether pods' control groups are made through systemd:
@@ -79,7 +85,7 @@ func (p Paths) agent(elem ...string) string {
 }
 
 // KubeletPKI is where the kubelet keeps certificates that it asks for itself.
-func (p Paths) KubeletPKI() string { return p.agent("kubelet", "pki") }
+func (p Paths) KubeletPKI() string { return join.Files{Dir: p.agent()}.KubeletPKI() }
 
 // VolumePlugins is where FlexVolume drivers are looked for.
 func (p Paths) VolumePlugins() string { return p.agent("volume-plugins") }

@@ -9,7 +9,9 @@
 //
 // Nothing but files below .run/e2e and, after a failure, the logs in .run/e2e-logs is
 // written, and everything else is torn down at the end. LIMPET_BIN names another
-// binary, LIMPET_E2E_IMAGES another directory of test images.
+// binary, LIMPET_E2E_IMAGES another directory of test images, LIMPET_E2E_RUN
+// another directory instead of .run/e2e: a run ends all clusters that it finds
+// there, so that runs at the same time need one each.
 package e2e
 
 import (
@@ -97,7 +99,10 @@ func (s *suite) prepare() error {
 	}
 	s.repo = filepath.Dir(wd)
 	s.clusters = filepath.Join(s.repo, ".run", "e2e")
-	s.logs = filepath.Join(s.repo, ".run", "e2e-logs")
+	if dir := os.Getenv("LIMPET_E2E_RUN"); dir != "" {
+		s.clusters = dir
+	}
+	s.logs = s.clusters + "-logs"
 	s.bin = filepath.Join(s.repo, "dist", "limpet")
 	if bin := os.Getenv("LIMPET_BIN"); bin != "" {
 		s.bin = bin

@@ -1,27 +1,22 @@
 package server
 
 import (
-	"path/filepath"
 	"slices"
 
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/limpetio/limpet/agent"
 	"github.com/limpetio/limpet/internal/component"
-	"github.com/limpetio/limpet/internal/dns"
 	"github.com/limpetio/limpet/internal/status"
 	"github.com/limpetio/limpet/manifests"
 	"github.com/limpetio/limpet/server/deploy"
+	"github.com/limpetio/limpet/server/dnsendpoints"
 )
 
 // addons are the parts of the platform that are compiled in.
 type addons struct {
 	deploy *deploy.Controller
-	dns    *dns.Server // nil when disabled, or without a node to listen on
 }
-
-// dnsAddon is the name by which --disable knows the DNS server.
-const dnsAddon = "coredns"
 
 func (s *server) addAddons(sup *component.Supervisor) error {
 	if err := s.addDeploy(sup); err != nil {
@@ -31,10 +26,10 @@ func (s *server) addAddons(sup *component.Supervisor) error {
 	if err != nil {
 		return err
 	}
-	if s.node == nil || slices.Contains(s.cfg.Disable, dnsAddon) {
-		return nil
+	if s.dnsDisabled() {
+		return nil // the EndpointSlices go with the Service
 	}
-	return s.addDNS(sup)
+	return s.addDNSEndpoints(sup)
 }
 
 func (s *server) addDeploy(sup *component.Supervisor) error {
@@ -53,23 +48,24 @@ func (s *server) addDeploy(sup *component.Supervisor) error {
 	return sup.Add(s.addons.deploy, component.Spec{After: []string{s.apiserver.Name()}, Restart: true})
 }
 
-func (s *server) addDNS(sup *component.Supervisor) error {
-	restConfig, err := clientcmd.BuildConfigFromFlags("", s.certs.DNS.Kubeconfig)
+// dnsDisabled tells whether the cluster has no DNS of limpet's.
+func (s *server) dnsDisabled() bool { return slices.Contains(s.cfg.Disable, agent.DNSAddon) }
+
+// dnsFollowers are what must outlive the node's DNS server.
+func (s *server) dnsFollowers() []string {
+	if s.dnsDisabled() {
+		return nil
+	}
+	return []string{dnsendpoints.Name}
+}
+
+func (s *server) addDNSEndpoints(sup *component.Supervisor) error {
+	restConfig, err := clientcmd.BuildConfigFromFlags("", s.certs.DNSEndpoints.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	s.addons.dns, err = dns.New(dns.Options{
-		Kubeconfig: s.certs.DNS.Kubeconfig, RestConfig: restConfig,
-		ListenAddrs: s.cfg.NodeIP, ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
-		ResolvConf: s.cfg.ResolvConf, RunDir: filepath.Join(agent.RunDir, "dns"),
-		AllowFrom: slices.Concat(s.cfg.ClusterCIDR, s.cfg.ServiceCIDR),
-		Publish:   true, NodeName: s.cfg.NodeName,
-		Logger: s.log.With("component", "dns"),
-	})
-	if err != nil {
-		return err
-	}
-	return sup.Add(s.addons.dns, component.Spec{After: []string{permissionsName}, Restart: true})
+	controller := dnsendpoints.New(dnsendpoints.Options{RestConfig: restConfig, Logger: s.log.With("component", dnsendpoints.Name)})
+	return sup.Add(controller, component.Spec{After: []string{permissionsName}, Restart: true})
 }
 
 // report is what `limpet status` prints.
@@ -77,6 +73,7 @@ func (s *server) report() status.Report {
 	r := s.baseReport()
 	r.Components = s.supervisor.States()
 	r.Datastore = s.snapshots.report()
+	r.Tunnels = tunnels(s.tunnels)
 	for _, f := range s.addons.deploy.Status() {
 		r.Manifests = append(r.Manifests, status.File{Name: f.Name, State: string(f.State), Since: f.Since, Error: f.Error})
 	}
@@ -84,10 +81,7 @@ func (s *server) report() status.Report {
 		for _, f := range s.node.Images() {
 			r.Images = append(r.Images, status.File{Name: f.File, State: string(f.State), Since: f.Since, Error: f.Error})
 		}
-	}
-	if s.addons.dns != nil {
-		d := s.addons.dns.Status()
-		r.DNS = &status.DNS{Upstreams: d.Upstreams, Error: d.Error}
+		r.DNS = s.node.DNS()
 	}
 	return r
 }

@@ -38,6 +38,16 @@ type apiserver struct {
 	// handlers are served by the apiserver's own mux, behind its
 	// authentication and authorization, under their exact path.
 	handlers map[string]http.Handler
+	// configured is called with the configuration before servers are made of it.
+	configured func(*app.Config) error
+}
+
+// handle hangs a handler on the apiserver's mux; before Run.
+func (a *apiserver) handle(path string, h http.Handler) {
+	if a.handlers == nil {
+		a.handlers = map[string]http.Handler{}
+	}
+	a.handlers[path] = h
 }
 
 // newAPIServer parses the arguments. It changes nothing but the process-wide
@@ -47,6 +57,8 @@ func newAPIServer(args []string) (*apiserver, error) {
 	if err := upstream.Parse(apiserverName, opts.Flags(), args); err != nil {
 		return nil, err
 	}
+	// A token that was deleted or rotated is to be dead at once, not ten seconds later.
+	opts.Authentication.TokenSuccessCacheTTL = time.Second
 	return &apiserver{opts: opts}, nil
 }
 
@@ -76,6 +88,9 @@ func apiserverArgs(cfg config.Server, l layout, c *Certificates, datastore strin
 		"requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"requestheader-group-headers=X-Remote-Group", "requestheader-username-headers=X-Remote-User",
 		"proxy-client-cert-file=" + c.FrontProxy.Cert, "proxy-client-key-file=" + c.FrontProxy.Key,
+		// Webhooks and aggregated APIs are called at their pods' addresses: a
+		// Service's address leads nowhere when the pod is behind NAT.
+		"enable-aggregator-routing=true",
 		// One server: neither the Service "kubernetes" nor the identity of the
 		// server needs a lease, renewed in the datastore every ten seconds.
 		"endpoint-reconciler-type=master-count",
@@ -93,7 +108,9 @@ func apiserverArgs(cfg config.Server, l layout, c *Certificates, datastore strin
 	if !upstream.Names(cfg.KubeAPIServerArgs, "authentication-config", "anonymous-auth", "oidc-*") {
 		args = append(args, "authentication-config="+l.authenticationConfig())
 	} else if !upstream.Names(cfg.KubeAPIServerArgs, "authentication-config", "anonymous-auth") {
-		args = append(args, "anonymous-auth=false")
+		// There is no flag for single paths. The roles let the anonymous user have
+		// no others, and machines that join are anonymous at first.
+		args = append(args, "anonymous-auth=true")
 	}
 	if cfg.AuditLogPath != "" {
 		args = append(args, "audit-log-path="+cfg.AuditLogPath, "audit-log-mode=batch",
@@ -107,8 +124,8 @@ func apiserverArgs(cfg config.Server, l layout, c *Certificates, datastore strin
 	return upstream.Merge(args, cfg.KubeAPIServerArgs)
 }
 
-// authenticationConfig lets the anonymous user ask for health and version only;
-// load balancers and joining agents need no more.
+// authenticationConfig lets the anonymous user ask for health and version, which
+// load balancers need, and for what server/join serves to those who join.
 const authenticationConfig = `apiVersion: apiserver.config.k8s.io/v1
 kind: AuthenticationConfiguration
 anonymous:
@@ -118,6 +135,8 @@ anonymous:
   - path: /livez
   - path: /readyz
   - path: /version
+  - path: /cacerts
+  - path: /v1-limpet/token-check
 `
 
 // auditPolicy records who changed what, without the contents: a Secret's value
@@ -194,6 +213,11 @@ func (a *apiserver) Run(ctx context.Context, ready func()) error {
 	cfg, err := app.NewConfig(a.completed)
 	if err != nil {
 		return fmt.Errorf("configure: %w", err)
+	}
+	if a.configured != nil {
+		if err := a.configured(cfg); err != nil {
+			return fmt.Errorf("configure: %w", err)
+		}
 	}
 	completed, err := cfg.Complete()
 	if err != nil {

@@ -93,8 +93,8 @@ func seed[T any](s *seeder, there sets.Set[string], name string, obj *T, create 
 	})
 }
 
-// access is something that a user must be allowed to do.
-type access struct{ user, verb, group, resource, subresource, namespace string }
+// access is something that a user, maybe as a member of userGroup, must be allowed to do.
+type access struct{ user, userGroup, verb, group, resource, subresource, namespace string }
 
 // awaitAccess returns when the authorizer, which learns of roles by a watch,
 // allows all of it. Who asks too early is refused, and ends itself (the
@@ -104,7 +104,7 @@ func awaitAccess(ctx context.Context, client kubernetes.Interface, wanted ...acc
 	defer tick.Stop()
 	for _, a := range wanted {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: a.user, Groups: []string{"system:authenticated"},
+			User: a.user, Groups: []string{"system:authenticated", a.userGroup},
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
 				Verb: a.verb, Group: a.group, Resource: a.resource, Subresource: a.subresource, Namespace: a.namespace,
 			},
@@ -140,10 +140,12 @@ func permissions(loopback func() *rest.Config) component.Component {
 			return fmt.Errorf("client: %w", err)
 		}
 		err = awaitAccess(ctx, client,
-			access{user: "limpet:network", verb: "list", resource: "nodes"},
-			access{user: "limpet:dns", verb: "list", resource: "services"},
-			access{user: "limpet:dns", verb: "create", group: "discovery.k8s.io", resource: "endpointslices", namespace: "kube-system"},
-			access{user: "limpet:server", verb: "list", resource: "pods"},
+			access{user: "limpet:network:", userGroup: "limpet:network", verb: "list", resource: "nodes"},
+			access{user: "limpet:kube-proxy:", userGroup: "limpet:kube-proxy", verb: "list", resource: "services"},
+			access{user: "limpet:dns:", userGroup: "limpet:dns", verb: "list", resource: "services"},
+			access{user: "limpet:dns-endpoints", verb: "create", group: "discovery.k8s.io", resource: "endpointslices", namespace: "kube-system"},
+			access{user: "limpet:approver", verb: "list", group: "certificates.k8s.io", resource: "certificatesigningrequests"},
+			access{user: "limpet:approver", verb: "create", resource: "secrets", namespace: "kube-system"},
 		)
 		if err != nil {
 			return err

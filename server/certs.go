@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/limpetio/limpet/agent"
 	"github.com/limpetio/limpet/internal/atomicfile"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/pki"
@@ -52,12 +53,13 @@ type Certificates struct {
 	ControllerManager identity
 	Scheduler         identity
 	Deploy            identity
-	DNS               identity
-	Server            identity
+	DNSEndpoints      identity
+	Approver          identity
 	// The node of this process; empty without an agent.
 	Kubelet identity
 	Proxy   identity
 	Network identity
+	DNS     identity
 }
 
 // wantedCert is one line of the table of certificates.
@@ -160,6 +162,10 @@ func wantedCerts(cfg config.Server, a *pki.Authority, c *Certificates) []wantedC
 	client := func(name string, id *identity, user string, groups ...string) wantedCert {
 		return wantedCert{ca: a.Client, name: name, leaf: clientLeaf(user, groups...), pair: &id.KeyPair, kubeconfig: &id.Kubeconfig}
 	}
+	part := func(name, part string, id *identity) wantedCert {
+		user, group := agent.PartUser(part, cfg.NodeName)
+		return client(name, id, user, group)
+	}
 	list := []wantedCert{
 		{ca: a.Server, name: "kube-apiserver", leaf: apiserverLeaf(cfg), pair: &c.APIServer},
 		{ca: a.Client, name: "kube-apiserver-kubelet-client", leaf: clientLeaf("kube-apiserver-kubelet-client"), pair: &c.KubeletClient},
@@ -170,8 +176,8 @@ func wantedCerts(cfg config.Server, a *pki.Authority, c *Certificates) []wantedC
 		// Whoever applies arbitrary manifests can do everything anyway. It is
 		// the group and no role binding, since it is what applies those.
 		client("limpet-deploy", &c.Deploy, "limpet:deploy", "system:masters"),
-		client("limpet-dns", &c.DNS, "limpet:dns"),
-		client("limpet-server", &c.Server, "limpet:server"),
+		client("limpet-dns-endpoints", &c.DNSEndpoints, "limpet:dns-endpoints"),
+		client("limpet-approver", &c.Approver, "limpet:approver"),
 	}
 	if cfg.DisableAgent {
 		return list
@@ -179,8 +185,9 @@ func wantedCerts(cfg config.Server, a *pki.Authority, c *Certificates) []wantedC
 	return append(list,
 		wantedCert{ca: a.Server, name: "kubelet-serving", leaf: kubeletServingLeaf(cfg.Node), pair: &c.KubeletServing},
 		client("kubelet", &c.Kubelet, "system:node:"+cfg.NodeName, "system:nodes"),
-		client("kube-proxy", &c.Proxy, "system:kube-proxy"),
-		client("limpet-network", &c.Network, "limpet:network"),
+		part("kube-proxy", agent.ProxyPart, &c.Proxy),
+		part("limpet-dns", agent.DNSPart, &c.DNS),
+		part("limpet-network", agent.NetworkPart, &c.Network),
 	)
 }
 

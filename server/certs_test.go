@@ -96,10 +96,9 @@ func TestCertificatesIdentify(t *testing.T) {
 		{c.Scheduler.KeyPair, c.ClientCA, "system:kube-scheduler", nil},
 		{c.KubeletClient, c.ClientCA, "kube-apiserver-kubelet-client", nil},
 		{c.Kubelet.KeyPair, c.ClientCA, "system:node:pump-7", []string{"system:nodes"}},
-		{c.Proxy.KeyPair, c.ClientCA, "system:kube-proxy", nil},
-		{c.Network.KeyPair, c.ClientCA, "limpet:network", nil},
-		{c.DNS.KeyPair, c.ClientCA, "limpet:dns", nil},
-		{c.Server.KeyPair, c.ClientCA, "limpet:server", nil},
+		{c.Proxy.KeyPair, c.ClientCA, "limpet:kube-proxy:pump-7", []string{"limpet:kube-proxy"}},
+		{c.Network.KeyPair, c.ClientCA, "limpet:network:pump-7", []string{"limpet:network"}},
+		{c.DNS.KeyPair, c.ClientCA, "limpet:dns:pump-7", []string{"limpet:dns"}},
 		{c.Deploy.KeyPair, c.ClientCA, "limpet:deploy", []string{"system:masters"}},
 		{c.FrontProxy, c.RequestHeaderCA, frontProxyName, nil},
 	} {

@@ -60,7 +60,9 @@ func controllerManagerArgs(cfg config.Server, c *Certificates) []string {
 		"allocate-node-cidrs=true",
 		"cluster-cidr=" + join(cfg.ClusterCIDR),
 		"service-cluster-ip-range=" + join(cfg.ServiceCIDR),
-		"controllers=*,bootstrap-signer-controller,token-cleaner-controller",
+		// Who gets a certificate is decided in server/approve alone, and expired
+		// tokens are removed by server/join, which still knows them for a day.
+		"controllers=*,bootstrap-signer-controller,-certificatesigningrequest-approving-controller",
 		"kube-api-qps=100", "kube-api-burst=200",
 		"controller-shutdown-timeout=3s",
 		"profiling=false",

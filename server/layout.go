@@ -1,12 +1,12 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/limpetio/limpet/agent"
+	"github.com/limpetio/limpet/internal/machine"
 )
 
 // layout is where the server keeps its files.
@@ -30,21 +30,5 @@ func (l layout) create() error {
 			return fmt.Errorf("create server directory: %w", err)
 		}
 	}
-	// Pods with a user namespace of their own pass through this directory on the
-	// way to their root file system; what is in it protects itself.
-	if err := os.MkdirAll(agent.RunDir, 0o711); err != nil {
-		return fmt.Errorf("create run-time directory: %w", err)
-	}
-	if err := os.Chmod(agent.RunDir, 0o711); err != nil {
-		return fmt.Errorf("open run-time directory: %w", err)
-	}
-	return nil
-}
-
-// requireRoot explains itself before anything fails with "permission denied".
-func requireRoot() error {
-	if os.Geteuid() != 0 {
-		return errors.New("this must run as root: it starts containers and configures the network")
-	}
-	return nil
+	return machine.RunDir(agent.RunDir)
 }

@@ -10,16 +10,24 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+
 	"github.com/limpetio/limpet/agent"
+	agenttunnel "github.com/limpetio/limpet/agent/tunnel"
 	"github.com/limpetio/limpet/internal/atomicfile"
 	"github.com/limpetio/limpet/internal/component"
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/created"
 	"github.com/limpetio/limpet/internal/hostcheck"
 	"github.com/limpetio/limpet/internal/logging"
+	"github.com/limpetio/limpet/internal/machine"
 	"github.com/limpetio/limpet/internal/memory"
 	"github.com/limpetio/limpet/internal/payload"
 	_ "github.com/limpetio/limpet/internal/quiet" // keeps idle work queues asleep
 	"github.com/limpetio/limpet/internal/sdnotify"
+	"github.com/limpetio/limpet/internal/token"
+	serverjoin "github.com/limpetio/limpet/server/join"
+	"github.com/limpetio/limpet/server/tunnel"
 )
 
 // Run brings up a server and blocks until ctx is done or a component fails that
@@ -37,7 +45,7 @@ func Run(ctx context.Context, cfg config.Server) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	release, err := lock(cfg.DataDir)
+	release, err := machine.Lock(cfg.DataDir)
 	if err != nil {
 		return err
 	}
@@ -50,7 +58,7 @@ func Run(ctx context.Context, cfg config.Server) error {
 		observe = component.Timeline(os.Stderr, started)
 	}
 	s.supervisor = component.New(component.Options{Logger: log, Started: started, Observe: observe})
-	if err := s.assemble(s.announcer(notifier), settler); err != nil {
+	if err := s.assemble(machine.Announcer(notifier, "limpet kubectl get nodes"), settler); err != nil {
 		return err
 	}
 	context.AfterFunc(ctx, func() {
@@ -74,6 +82,8 @@ type server struct {
 	resolvConf string
 	// newNodeID is to be kept; empty if it is already, or not wanted.
 	newNodeID string
+	// addressFound: the node's address was not given, and may change.
+	addressFound bool
 
 	datastore         *datastore
 	snapshots         *snapshots
@@ -82,13 +92,15 @@ type server struct {
 	scheduler         *scheduler
 	node              *agent.Node
 	addons            addons
-	imageArrivals     *imageArrivals
+	tokens            *serverjoin.Tokens
+	tunnels           *tunnel.Hub
+	chosenToken       token.Token // of the configuration; zero: none
 	supervisor        *component.Supervisor
 }
 
 // check finds what can be known to be wrong without changing anything.
 func (s *server) check() error {
-	if err := requireRoot(); err != nil {
+	if err := machine.RequireRoot(); err != nil {
 		return err
 	}
 	var err error
@@ -104,10 +116,13 @@ func (s *server) check() error {
 	if err := s.addresses(); err != nil {
 		return err
 	}
+	if err := s.checkToken(); err != nil {
+		return err
+	}
 	if err := s.buildComponents(); err != nil {
 		return err
 	}
-	if err := lockHeld(s.cfg.DataDir); err != nil {
+	if err := machine.LockHeld(s.cfg.DataDir); err != nil {
 		return err // rather than that its port is taken
 	}
 	return s.checkPorts()
@@ -128,6 +143,9 @@ func (s *server) buildComponents() error {
 	if s.apiserver, err = newAPIServer(apiserverArgs(s.cfg, s.layout, s.certs, s.datastore.Endpoint())); err != nil {
 		return err
 	}
+	s.tunnels = tunnel.New(s.log.With("component", agenttunnel.Name))
+	s.apiserver.handle(agenttunnel.Path, s.tunnels)
+	s.apiserver.configured = func(cfg *app.Config) error { return useTunnels(cfg, s.tunnels) }
 	if !s.cfg.DisableControllerManager {
 		if s.controllerManager, err = newControllerManager(controllerManagerArgs(s.cfg, s.certs)); err != nil {
 			return err
@@ -140,7 +158,6 @@ func (s *server) buildComponents() error {
 		}
 	}
 	if !s.cfg.DisableAgent {
-		s.imageArrivals = newImageArrivals(s.cfg.NodeName, s.certs.Server.Kubeconfig)
 		if s.node, err = agent.New(s.agentOptions()); err != nil {
 			return err
 		}
@@ -161,6 +178,13 @@ func (s *server) buildComponents() error {
 
 // prepare changes the machine: directories, helpers, certificates.
 func (s *server) prepare(ctx context.Context) error {
+	var err error
+	if s.payload, err = machine.UnpackPayload(ctx, s.cfg.DataDir, s.log); err != nil {
+		return err
+	}
+	if err := created.Begin(ctx, s.cfg.DataDir, s.log, s.cfg.WriteKubeconfig); err != nil {
+		return err
+	}
 	if err := s.layout.create(); err != nil {
 		return err
 	}
@@ -172,16 +196,6 @@ func (s *server) prepare(ctx context.Context) error {
 			return fmt.Errorf("keep node id: %w", err)
 		}
 	}
-	var err error
-	if s.payload, err = payload.Unpack(ctx, s.cfg.DataDir); err != nil {
-		return err
-	}
-	if s.payload.Damage != nil {
-		s.log.Warn("the helper programs on disk were damaged and have been replaced", "component", "payload", "damage", s.payload.Damage)
-	}
-	if err := os.Setenv("PATH", searchPath(s.payload.Bin(), os.Getenv("PATH"))); err != nil {
-		return fmt.Errorf("set PATH: %w", err)
-	}
 	if s.certs, err = ensureCertificates(s.cfg, s.layout.tls(), time.Now(), s.log.With("component", "pki")); err != nil {
 		return err
 	}
@@ -189,6 +203,9 @@ func (s *server) prepare(ctx context.Context) error {
 		s.controllerManager.signWith(s.certs)
 	}
 	if err := s.layout.writeAPIServerFiles(); err != nil {
+		return err
+	}
+	if err := s.prepareJoin(); err != nil {
 		return err
 	}
 	if err := writeAdminKubeconfig(s.cfg, s.certs); err != nil {
@@ -201,15 +218,4 @@ func (s *server) prepare(ctx context.Context) error {
 		}
 	}
 	return s.apiserver.complete(ctx)
-}
-
-// searchPath is the PATH of the process: the helpers come first. The usual
-// directories come last, because a box may start its services on an empty PATH
-// and the kubelet calls mount.
-func searchPath(helpers, inherited string) string {
-	path := helpers
-	if inherited != "" {
-		path += ":" + inherited
-	}
-	return path + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/limpetio/limpet/agent"
 	"github.com/limpetio/limpet/agent/network"
 	"github.com/limpetio/limpet/internal/config"
@@ -26,6 +24,7 @@ import (
 func (s *server) addresses() error {
 	cfg := &s.cfg
 	if len(cfg.NodeIP) == 0 {
+		s.addressFound = true
 		v4 := slices.ContainsFunc(cfg.ClusterCIDR, func(p netip.Prefix) bool { return p.Addr().Is4() })
 		v6 := slices.ContainsFunc(cfg.ClusterCIDR, func(p netip.Prefix) bool { return p.Addr().Is6() })
 		found, err := network.NodeAddresses(v4, v6, cfg.FlannelIface)
@@ -61,29 +60,19 @@ func (s *server) nodeID() error {
 	return nil
 }
 
-// taints are the taints that the node registers with.
-func (s *server) taints() []corev1.Taint {
-	taints := make([]corev1.Taint, 0, len(s.cfg.NodeTaints))
-	for _, t := range s.cfg.NodeTaints { // key[=value]:effect, validated with the configuration
-		key, effect, _ := strings.Cut(t, ":")
-		key, value, _ := strings.Cut(key, "=")
-		taints = append(taints, corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)})
-	}
-	return taints
-}
-
 func (s *server) agentOptions() agent.Options {
 	return agent.Options{
 		Config: s.cfg.Node, Host: s.host, Logger: s.log,
-		Paths:          agent.Paths{DataDir: s.cfg.DataDir},
-		Taints:         s.taints(),
-		ImagesImported: s.imageArrivals.notify,
-		ClusterCIDR:    s.cfg.ClusterCIDR, ServiceCIDR: s.cfg.ServiceCIDR, ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
-		FlannelBackend: s.cfg.FlannelBackend, ResolvConf: s.resolvConf,
+		Paths:       agent.Paths{DataDir: s.cfg.DataDir},
+		Taints:      agent.Taints(s.cfg.Node),
+		ClusterCIDR: s.cfg.ClusterCIDR, ServiceCIDR: s.cfg.ServiceCIDR, ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
+		FlannelBackend: s.cfg.FlannelBackend, FlannelExternalIP: s.cfg.FlannelExternalIP, ResolvConf: s.resolvConf,
+		DisableDNS: s.cfg.DisableNodeLocalDNS || s.dnsDisabled(), DNSFollowers: s.dnsFollowers(),
 		Identity: agent.Identity{
 			KubeletKubeconfig: s.certs.Kubelet.Kubeconfig,
 			ProxyKubeconfig:   s.certs.Proxy.Kubeconfig,
 			NetworkKubeconfig: s.certs.Network.Kubeconfig,
+			DNSKubeconfig:     s.certs.DNS.Kubeconfig,
 			KubeletServing:    s.certs.KubeletServing,
 			ClientCA:          s.certs.ClientCA,
 		},

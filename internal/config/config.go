@@ -43,6 +43,8 @@ type Node struct {
 	PauseImage       string // default limpet.io/pause:1
 	DefaultRuntime   string // default runc
 	DisableKubeProxy bool
+	// DisableNodeLocalDNS: the node's pods use the DNS servers of other nodes.
+	DisableNodeLocalDNS bool
 	// DisableDefaultRegistryEndpoint stops containerd from falling back to the
 	// registry named in the image when all its mirrors failed.
 	DisableDefaultRegistryEndpoint bool
@@ -70,6 +72,7 @@ type Server struct {
 	ClusterDNS           []netip.Addr   // default the tenth address of each service range
 	ClusterDomain        string         // default cluster.local
 	FlannelBackend       string         // vxlan (default), host-gw, none
+	FlannelExternalIP    bool
 
 	WriteKubeconfig      string      // default /etc/limpet/limpet.yaml
 	WriteKubeconfigMode  os.FileMode // default 0600

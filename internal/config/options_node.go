@@ -49,6 +49,11 @@ func identityOptions() []Option {
 			binding: stringAt(func(s *Server) *string { return &s.ResolvConf }),
 		},
 		{
+			Name: "disable-node-local-dns", Group: groupNode,
+			Usage:   "Run no DNS server on this node; its pods use those of other nodes.",
+			binding: boolAt(func(s *Server) *bool { return &s.DisableNodeLocalDNS }),
+		},
+		{
 			Name: "flannel-iface", Group: groupNode, Value: "INTERFACE", Default: "the interface of the node address",
 			Usage:   "Network interface that carries traffic between nodes.",
 			binding: stringAt(func(s *Server) *string { return &s.FlannelIface }),

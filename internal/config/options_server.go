@@ -55,7 +55,7 @@ func commonOptions() []Option {
 		{
 			Name: "token", Aliases: []string{"t"}, Group: groupCluster, Commands: ForBoth,
 			Value: "TOKEN", Secret: true,
-			Usage:   "Secret with which nodes join. On a command line every user of the machine can read it: prefer token-file.",
+			Usage:   "Secret with which machines join: on an agent as limpet token create prints it, on a new server one that is to be used instead of a generated one (limpet token generate makes it). On a command line every user of the machine can read it: prefer token-file.",
 			binding: stringAt(func(s *Server) *string { return &s.Token }),
 		},
 		{
@@ -151,6 +151,11 @@ func networkOptions() []Option {
 			Values:  FlannelBackends(),
 			Usage:   "How pods of different nodes reach each other: vxlan, host-gw (nodes share one network), or none (you install a network yourself).",
 			binding: stringAt(func(s *Server) *string { return &s.FlannelBackend }),
+		},
+		{
+			Name: "flannel-external-ip", Group: groupNetwork,
+			Usage:   "Nodes reach each other at their node-external-ip, for nodes in different networks; with vxlan. The traffic is not encrypted.",
+			binding: boolAt(func(s *Server) *bool { return &s.FlannelExternalIP }),
 		},
 	}
 }

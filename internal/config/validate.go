@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -28,6 +29,7 @@ func (s *Server) Validate() error {
 	s.validateNetwork(&p)
 	s.validateComponents(&p)
 	s.validateSnapshots(&p)
+	s.validateToken(&p)
 	s.validateNode(&p)
 	for _, o := range []struct {
 		option string
@@ -48,16 +50,21 @@ func (a *Agent) Validate() error {
 	switch u, err := url.Parse(a.ServerURL); {
 	case a.ServerURL == "":
 		p.add("server", "is needed: the server to join, as https://HOST:6443")
-	case err != nil || u.Scheme != "https" || u.Host == "" || u.Hostname() == "":
+	// That http is not enough is said by the agent, with an exit code of its own.
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Hostname() == "" || !usablePort(u.Port()):
 		p.add("server", "%q is not of the form https://HOST:6443", a.ServerURL)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		p.add("server", "%q holds more than https://HOST:PORT", u.Redacted())
 	}
-	if a.Token == "" && a.TokenFile == "" {
-		p.add("token", "is needed: give token-file or token")
-	}
+	// A token is needed by a machine that has not joined yet; it says so itself.
 	a.validateNode(&p)
 	return errors.Join(p...)
+}
+
+// usablePort accepts the port of a URL; none is 443.
+func usablePort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && n > 0
 }
 
 // Validate reports the problems of the loaded command's configuration, each

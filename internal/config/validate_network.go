@@ -51,6 +51,8 @@ func (s *Server) validateNetwork(p *problems) {
 	if !slices.Contains(FlannelBackends(), s.FlannelBackend) {
 		p.add("flannel-backend", "%q is not one of %s%s", s.FlannelBackend,
 			strings.Join(FlannelBackends(), ", "), didYouMean(Suggest(s.FlannelBackend, FlannelBackends())))
+	} else if s.FlannelExternalIP && s.FlannelBackend != FlannelVXLAN {
+		p.add("flannel-external-ip", "needs the flannel-backend %s; nodes in different networks cannot use %s", FlannelVXLAN, s.FlannelBackend)
 	}
 }
 

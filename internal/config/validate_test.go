@@ -150,6 +150,7 @@ func TestInvalidServer(t *testing.T) {
 		{"cluster-dns=10.43.0.1", "cluster-dns: 10.43.0.1 is taken"},
 		{"cluster-dns=10.43.0.2,10.43.0.3", "cluster-dns: has more than one IPv4 address"},
 		{"cluster-domain=Cluster_Local", `cluster-domain: "Cluster_Local" is not a domain name`},
+		{"flannel-external-ip=true flannel-backend=host-gw", "flannel-external-ip: needs the flannel-backend vxlan"},
 		{"flannel-backend=wireguard-native", `flannel-backend: "wireguard-native" is not one of vxlan, host-gw, none`},
 		{"service-node-port-range=32767", ""}, // a single port is a range
 		{"service-node-port-range=32767-30000", "service-node-port-range: "},
@@ -253,8 +254,10 @@ func TestAgent(t *testing.T) {
 		{"server=https://[fd00::5]:6443/ token-file=/x", ""},
 		{"server=https://host token=x", ""},
 		{"token=x", "server: is needed"},
-		{"server=https://host", "token: is needed: give token-file or token"},
-		{"server=http://host:6443 token=x", `server: "http://host:6443" is not of the form https://HOST:6443`},
+		{"server=https://host", ""},
+		{"server=http://host:6443 token=x", ""}, // the agent says what is wrong
+		{"server=ftp://host:6443 token=x", `server: "ftp://host:6443" is not of the form https://HOST:6443`},
+		{"server=https://host:0 token=x", `server: "https://host:0" is not of the form https://HOST:6443`},
 		{"server=host:6443 token=x", "is not of the form"},
 		{"server=https:// token=x", "is not of the form"},
 		{"server=https://:6443 token=x", "is not of the form"},

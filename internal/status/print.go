@@ -50,6 +50,8 @@ func (r Report) write(w io.Writer, now time.Time) error {
 	if r.DNS != nil {
 		fmt.Fprintf(tw, "\nDNS upstreams: %v\n", r.DNS.Upstreams)
 	}
+	writeNode(tw, r, now)
+	writeTunnels(tw, r)
 	problems := r.Problems()
 	if len(problems) == 0 {
 		fmt.Fprintln(tw, "\nAll is well.")

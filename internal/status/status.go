@@ -35,6 +35,14 @@ type Report struct {
 	Manifests  []File            `json:"manifests,omitempty"`
 	Images     []File            `json:"images,omitempty"`
 	DNS        *DNS              `json:"dns,omitempty"`
+	Tunnels    []Tunnel          `json:"tunnels,omitempty"`
+
+	// Of an agent.
+	Servers      []APIServer   `json:"servers,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	// FromRecord is since when the node works from its own record, because this
+	// process has not reached a server; zero: it does not.
+	FromRecord time.Time `json:"fromRecord,omitzero"`
 }
 
 // File is the state of one file that limpet acts on: a manifest, an image archive.
@@ -116,6 +124,8 @@ func (r Report) Problems() []string {
 	if r.DNS != nil && r.DNS.Error != "" {
 		problems = append(problems, "dns: "+r.DNS.Error)
 	}
+	problems = append(problems, tunnelProblems(r.Tunnels)...)
+	problems = append(problems, r.nodeProblems(time.Now())...)
 	return problems
 }
 

@@ -279,22 +279,24 @@ func (ct *clusterTest) roles() {
 	}{
 		{"kube-apiserver-kubelet-client", "get", "", "nodes", "proxy", "", "", true},
 		{"kube-apiserver-kubelet-client", "get", "", "secrets", "", "kube-system", "", false},
-		{"system:kube-proxy", "watch", "discovery.k8s.io", "endpointslices", "", "", "", true},
+		{"limpet:kube-proxy", "watch", "discovery.k8s.io", "endpointslices", "", "", "", true},
 		{"limpet:network", "list", "", "nodes", "", "", "", true},
-		{"limpet:network", "patch", "", "nodes", "status", "", "n1", true},
+		{"limpet:network", "patch", "", "nodes", "status", "", "n1", false},
 		{"limpet:network", "patch", "", "nodes", "", "", "n1", false},
 		{"limpet:network", "list", "", "pods", "", "", "", false},
 		{"limpet:dns", "list", "", "services", "", "", "", true},
 		{"limpet:dns", "watch", "discovery.k8s.io", "endpointslices", "", "", "", true},
-		{"limpet:dns", "patch", "discovery.k8s.io", "endpointslices", "", "kube-system", "kube-dns-n1", true},
-		{"limpet:dns", "patch", "discovery.k8s.io", "endpointslices", "", "default", "kubernetes", false},
+		{"limpet:dns", "create", "discovery.k8s.io", "endpointslices", "", "kube-system", "", false},
+		{"limpet:dns-endpoints", "watch", "", "services", "", "kube-system", "kube-dns", true},
+		{"limpet:dns-endpoints", "update", "discovery.k8s.io", "endpointslices", "", "kube-system", "kube-dns-ipv4-n1", true},
+		{"limpet:dns-endpoints", "update", "discovery.k8s.io", "endpointslices", "", "default", "kubernetes", false},
+		{"limpet:dns-endpoints", "patch", "", "nodes", "", "", "n1", false},
 		{"limpet:dns", "watch", "", "configmaps", "", "kube-system", "coredns-custom", true},
 		{"limpet:dns", "get", "", "configmaps", "", "kube-system", "extension-apiserver-authentication", false},
 		{"limpet:dns", "list", "", "secrets", "", "", "", false},
-		{"limpet:server", "create", "", "events", "", "default", "", true},
-		{"limpet:server", "list", "", "secrets", "", "", "", false},
 	} {
-		review := &authv1.SubjectAccessReview{Spec: authv1.SubjectAccessReviewSpec{User: tt.user, ResourceAttributes: &authv1.ResourceAttributes{
+		// The parts of a node are members of the group that has the name given here.
+		review := &authv1.SubjectAccessReview{Spec: authv1.SubjectAccessReviewSpec{User: tt.user, Groups: []string{tt.user}, ResourceAttributes: &authv1.ResourceAttributes{
 			Verb: tt.verb, Group: tt.group, Resource: tt.resource, Subresource: tt.sub, Namespace: tt.namespace, Name: tt.name,
 		}}}
 		got, err := auth.SubjectAccessReviews().Create(ct.t.Context(), review, metav1.CreateOptions{})

@@ -1,4 +1,4 @@
-package server
+package machine
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// lock takes the data directory for this process. The kernel gives it back when
+// Lock takes the data directory for this process. The kernel gives it back when
 // the process ends, however it ends.
-func lock(dataDir string) (release func(), err error) {
+func Lock(dataDir string) (release func(), err error) {
 	if err := os.MkdirAll(dataDir, 0o755); err != nil {
 		return nil, fmt.Errorf("create data directory: %w; another place can be named with --data-dir", err)
 	}
@@ -33,11 +33,11 @@ func lock(dataDir string) (release func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// lockHeld fails if another process has the data directory. It creates nothing.
-func lockHeld(dataDir string) error {
+// LockHeld fails if another process has the data directory. It creates nothing.
+func LockHeld(dataDir string) error {
 	f, err := os.OpenFile(lockFile(dataDir), os.O_RDWR, 0)
 	if err != nil {
-		return nil //nolint:nilerr // no such file, or lock will tell
+		return nil //nolint:nilerr // no such file, or Lock will tell
 	}
 	defer f.Close()
 	return take(f, dataDir)

@@ -1,4 +1,4 @@
-package server
+package agent
 
 import (
 	"context"
@@ -21,7 +21,9 @@ const imageArrivedAnnotation = "limpet.io/image-arrived"
 
 // imageArrivals makes the kubelet look at once at pods that wait for an image,
 // when image files have been imported. By itself it looks again only after its
-// back-off of 10 to 20 seconds; a change of the pod's annotations makes it look now.
+// back-off of 10 to 20 seconds; a change of the pod's annotations makes it look
+// now. The kubelet's own identity does for that: it may write the status of its
+// pods, and with it their annotations.
 type imageArrivals struct {
 	nodeName, kubeconfig string
 	arrived              chan struct{}
@@ -83,7 +85,7 @@ func (a *imageArrivals) wake(ctx context.Context, client kubernetes.Interface, n
 		if !waitsForImage(pod) {
 			continue
 		}
-		_, err := client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err := client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("wake pod %s/%s: %w", pod.Namespace, pod.Name, err)
 		}

@@ -1,4 +1,4 @@
-package server
+package machine
 
 import (
 	"fmt"
@@ -10,22 +10,22 @@ import (
 func TestLock(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := lockHeld(dir); err != nil {
+	if err := LockHeld(dir); err != nil {
 		t.Fatalf("a directory without a lock file is held: %v", err)
 	}
-	release, err := lock(dir)
+	release, err := Lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf("another limpet (pid %d) is running on data directory %s", os.Getpid(), dir)
-	if err := lockHeld(dir); err == nil || !strings.Contains(err.Error(), want) {
+	if err := LockHeld(dir); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("lockHeld = %v, want %q", err, want)
 	}
-	if _, err := lock(dir); err == nil || !strings.Contains(err.Error(), want) {
+	if _, err := Lock(dir); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("lock = %v, want %q", err, want)
 	}
 	release()
-	if err := lockHeld(dir); err != nil {
+	if err := LockHeld(dir); err != nil {
 		t.Errorf("after release: %v", err)
 	}
 }
