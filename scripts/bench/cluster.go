@@ -65,9 +65,11 @@ func (c *cluster) restart(ctx context.Context) error {
 	return c.script(ctx, "reboot", nodeName)
 }
 
-// node is the running node.
-func (c *cluster) node(ctx context.Context) (*node, error) {
-	data, err := os.ReadFile(filepath.Join(c.dir, nodeName, "init.pid"))
+// node is the running node of the server.
+func (c *cluster) node(ctx context.Context) (*node, error) { return c.nodeNamed(ctx, nodeName) }
+
+func (c *cluster) nodeNamed(ctx context.Context, name string) (*node, error) {
+	data, err := os.ReadFile(filepath.Join(c.dir, name, "init.pid"))
 	if err != nil {
 		return nil, fmt.Errorf("process 1 of the node: %w", err)
 	}
@@ -75,7 +77,7 @@ func (c *cluster) node(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("process 1 of the node: %w", err)
 	}
-	out, err := c.output(ctx, "pid", nodeName)
+	out, err := c.output(ctx, "pid", name)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +111,13 @@ func (c *cluster) output(ctx context.Context, args ...string) (string, error) {
 
 // printLogTail shows the end of limpet's log after a failure.
 func (c *cluster) printLogTail() {
-	data, err := os.ReadFile(filepath.Join(c.dir, nodeName, "limpet.log"))
-	if err != nil {
-		return // it did not come that far
+	logs, _ := filepath.Glob(filepath.Join(c.dir, "n*", "limpet.log"))
+	for _, file := range logs {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+		fmt.Fprintf(c.stderr, "--- the last lines of limpet's log on %s:\n%s\n---\n", filepath.Base(filepath.Dir(file)), strings.Join(lines[max(0, len(lines)-40):], "\n"))
 	}
-	lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
-	fmt.Fprintf(c.stderr, "--- the last lines of limpet's log:\n%s\n---\n", strings.Join(lines[max(0, len(lines)-40):], "\n"))
 }

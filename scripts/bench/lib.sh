@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# lib.sh: builds the measuring program (./*.go) and runs it. Sourced by start, idle and api.
+# lib.sh: builds the measuring program (./*.go) and runs it. Sourced by start, idle, api and agent.
 
 # bench COMMAND ARGS…: Go's build cache makes the build a matter of a second.
 # $BENCH_FLAGS comes first, for `make bench-… BENCH_FLAGS='-n 1'`.

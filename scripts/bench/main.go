@@ -5,6 +5,7 @@
 //	bench start       from exec to /readyz, node Ready, DNS, first pod Running
 //	bench idle        memory, CPU, bytes written, wake-ups; before and after load
 //	bench api         operations per second and latencies; a Deployment of 30 pods
+//	bench agent       an agent: from exec to Ready, first pod; idle memory and CPU
 //	bench datastore   the datastore alone, beside kine and etcd: see datastore.go
 //
 // It prints a table for people and one line "result NAME VALUE UNIT" for each
@@ -12,7 +13,7 @@
 // where they come from.
 //
 // The program works from the machine but inside the node's network namespace,
-// so that nothing relays what is measured. scripts/bench/{start,idle,api,datastore}
+// so that nothing relays what is measured. scripts/bench/{start,idle,api,agent,datastore}
 // build and run it.
 package main
 
@@ -52,9 +53,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "datastore" { // it needs no cluster
 		return benchDatastore(ctx, args[1:], stdout, stderr)
 	}
-	commands := map[string]benchmark{"start": &startBench{}, "idle": &idleBench{}, "api": &apiBench{}}
+	commands := map[string]benchmark{"start": &startBench{}, "idle": &idleBench{}, "api": &apiBench{}, "agent": &agentBench{}}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: bench start|idle|api|datastore [OPTIONS] [-- SERVER FLAGS]")
+		return errors.New("usage: bench start|idle|api|agent|datastore [OPTIONS] [-- SERVER FLAGS]")
 	}
 	name := args[0]
 	fs := flag.NewFlagSet("bench "+name, flag.ContinueOnError)

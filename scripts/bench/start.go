@@ -178,10 +178,13 @@ func printSteps(r *report, title string, runs []startRun) {
 	sorted := slices.SortedFunc(slices.Values(runs), func(a, b startRun) int {
 		return cmp.Compare(a.at[firstPodRuns], b.at[firstPodRuns])
 	})
-	run := sorted[(len(sorted)-1)/2]
+	printStepTable(r, title, sorted[(len(sorted)-1)/2].steps)
+}
+
+func printStepTable(r *report, title string, steps []step) {
 	r.say("\n%s", title)
-	rows := make([][]string, 0, len(run.steps))
-	for _, s := range run.steps {
+	rows := make([][]string, 0, len(steps))
+	for _, s := range steps {
 		rows = append(rows, []string{fmt.Sprintf("%8.2f", seconds(s.at)), s.what})
 	}
 	r.table([]string{" SECONDS", ""}, rows)

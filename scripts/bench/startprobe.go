@@ -217,21 +217,38 @@ func (p *startProbe) awaitPod(ctx context.Context, client kubernetes.Interface) 
 }
 
 // deleteFirstPod removes the pod at once; the node ends its container soon after.
-func deleteFirstPod(ctx context.Context, n *node) error {
+func deleteFirstPod(ctx context.Context, n *node) error { return deletePod(ctx, n, firstPod) }
+
+// deletePod asks the API of the server's node n.
+func deletePod(ctx context.Context, n *node, name string) error {
 	client, err := n.client()
 	if err != nil {
 		return err
 	}
 	now := int64(0)
 	pods := client.CoreV1().Pods(metav1.NamespaceDefault)
-	if err := pods.Delete(ctx, firstPod, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
-		return fmt.Errorf("delete pod %s: %w", firstPod, err)
+	if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		return fmt.Errorf("delete pod %s: %w", name, err)
 	}
 	return nil
 }
 
 // steps puts the components' record and the milestones in the order of time.
 func steps(run startRun, report status.Report, started time.Time) []step {
+	list := componentSteps(report, started)
+	for i, m := range milestones() {
+		list = append(list, step{run.at[i], "→ " + m.title})
+	}
+	sortSteps(list)
+	return list
+}
+
+func sortSteps(list []step) {
+	slices.SortStableFunc(list, func(a, b step) int { return cmp.Compare(a.at, b.at) })
+}
+
+// componentSteps are the components' record.
+func componentSteps(report status.Report, started time.Time) []step {
 	after := func(t time.Time) time.Duration { return t.Sub(started) }
 	list := []step{{after(report.Started), "limpet's main: configuration, payload, certificates"}}
 	for _, c := range report.Components {
@@ -244,10 +261,6 @@ func steps(run startRun, report status.Report, started time.Time) []step {
 		}
 		list = append(list, s)
 	}
-	for i, m := range milestones() {
-		list = append(list, step{run.at[i], "→ " + m.title})
-	}
-	slices.SortStableFunc(list, func(a, b step) int { return cmp.Compare(a.at, b.at) })
 	return list
 }
 
