@@ -18,6 +18,10 @@ var (
 	Commit = ""
 	// KubernetesVersion is the version the Kubernetes components report.
 	KubernetesVersion = "v1.37.2+limpet"
+	// PublicKey is the minisign key (base64) that signs releases. Only what `make
+	// package` builds has one; without it nothing can be checked, and so nothing is
+	// taken from outside.
+	PublicKey = ""
 )
 
 // Info is what `limpet version -o json` prints.

@@ -3,6 +3,8 @@
 
 # LAN of a cluster; node nK has address LAN_PREFIX.(10+K), the LAN itself .1.
 readonly LAN_PREFIX=10.99.0
+# With --dual-stack also LAN_PREFIX6:(10+K), the LAN itself LAN_PREFIX6:1.
+readonly LAN_PREFIX6=fd00:99:
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
@@ -75,6 +77,7 @@ node_known() {
   [[ -d $CLUSTER_DIR/$1 ]] || die "no node $1 in $CLUSTER_DIR (nodes: $(nodes | paste -sd' '))"
 }
 node_ip() { printf '%s.%d' "$LAN_PREFIX" $((10 + ${1#n})); }
+node_ip6() { printf '%s:%d' "$LAN_PREFIX6" $((10 + ${1#n})); }
 
 # await SECONDS COMMAND…: tries the command every 20 ms; false when time is up.
 # Only for things that announce themselves by no event a shell can wait on.

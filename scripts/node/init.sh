@@ -5,7 +5,9 @@
 # cgroup with processes cannot delegate) and becomes `boot`: that builds the node's
 # view of the machine, pivots into its disk, announces "up HOST-PID" and then is
 # the node's service manager, which starts limpet as systemd would with
-# KillMode=process (limpet's death ends limpet alone) and reaps orphans.
+# KillMode=process (limpet's death ends limpet alone) and reaps orphans. A machine of
+# scripts/machine (NODE-DIR/machine exists) has a disk with a whole system instead, and
+# that system's systemd becomes process 1.
 set -euo pipefail
 
 stage=$1 dir=$2 node=$3 ready=$4
@@ -192,7 +194,8 @@ exec 4>>"$dir/limpet.log" 5>"$ready"
 mount --make-rprivate /
 mount_disk
 populate
-mount_usr
+machine=''
+if [[ -e $dir/machine ]]; then machine=1; else mount_usr; fi
 mount -t tmpfs -o mode=0755,nosuid,nodev run "$root/run"
 mkdir -p "$root"/run/{lock,node}
 mount -t tmpfs -o mode=1777,nosuid,nodev tmp "$root/tmp"
@@ -207,6 +210,13 @@ umount -n -l /.old
 rmdir /.old
 mount --make-rshared / # as systemd has it; mountPropagation needs it
 echo 0 >/proc/sys/net/ipv4/ip_forward
+
+if [[ -n $machine ]]; then
+  echo "up $host_pid" >&5
+  exec 4>&- 5>&-
+  # The variable tells systemd that it need not set up a whole computer.
+  exec env -i container=limpet-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
+fi
 
 mkfifo -m 0600 /run/node/ctl
 exec 3<>/run/node/ctl

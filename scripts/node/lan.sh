@@ -13,7 +13,7 @@ lan_up() {
   (
     exec 9<&- 8<&-
     cg_enter "$CG/lan"
-    exec setsid unshare --net -- bash "$LIB/lan-init.sh" "$dir/ready" "$LAN_PREFIX.1/24" </dev/null >"$dir/console.log" 2>&1
+    exec setsid unshare --net -- bash "$LIB/lan-init.sh" "$dir/ready" "$LAN_PREFIX.1/24" ${LAN6:+"$LAN_PREFIX6:1/64"} </dev/null >"$dir/console.log" 2>&1
   ) &
   pid=$!
   ready_wait "$dir" 10 || die "the LAN namespace did not come up: $(tail -n 3 "$dir/console.log")"
@@ -40,6 +40,8 @@ addr add $ip/24 dev eth0
 link set eth0 up
 END
   [[ -n $(get no-default-route) ]] || nsenter -t "$pid" -n ip route add default via "$LAN_PREFIX.1"
+  # Usable at once: nobody else has it.
+  [[ -z $(get dual-stack) ]] || nsenter -t "$pid" -n ip addr add "$(node_ip6 "$node")/64" dev eth0 nodad
 }
 
 # lan_exec CMD…: a command on the LAN, outside of every node.

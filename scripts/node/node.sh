@@ -47,6 +47,8 @@ node_exec() {
   shift
   (($#)) || set -- bash
   node_alive "$node" || die "node $node is not running; start it with: cluster reboot $node"
+  # The systemd of a machine removes what it finds empty and did not make itself.
+  [[ ! -e $CLUSTER_DIR/$node/machine ]] || cg_make "$CG/$node/exec"
   cg_enter "$CG/$node/exec"
   exec nsenter -t "$(node_init "$node")" -m -u -i -n -p -C -- \
     setpriv --bounding-set -sys_time env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
