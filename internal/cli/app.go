@@ -27,8 +27,16 @@ type Actions struct {
 	CheckConfig func(ctx context.Context, w io.Writer, cfg config.Node) error
 	// Datastore works on the datastore of a completed and validated configuration.
 	Datastore func(w io.Writer, cfg config.Server) DatastoreActions
+	// Token manages the tokens of the server with a completed and validated configuration.
+	Token func(w io.Writer, cfg config.Server) TokenActions
+	// Node manages the nodes of the server with a completed and validated configuration.
+	Node func(w io.Writer, cfg config.Server) NodeActions
 	// Status prints what the limpet of this machine says of itself.
 	Status func(ctx context.Context, w io.Writer, format Format) error
+	// Kill ends all that limpet has running; Uninstall removes it from the machine.
+	Kill, Uninstall func(ctx context.Context, w io.Writer, r Removal) error
+	// Doctor writes the support archive.
+	Doctor func(ctx context.Context, w io.Writer, e Examination) error
 }
 
 // Format is how a command prints: for people or for programs.
@@ -44,6 +52,7 @@ const (
 // (os.Stdout and so on) unless a test replaces them.
 type App struct {
 	Actions           Actions
+	Stdin             *os.File
 	Stdout, Stderr    io.Writer
 	LookupEnv         func(string) (string, bool)
 	Setenv            func(key, value string) error
@@ -55,6 +64,7 @@ type App struct {
 func New(actions Actions) *App {
 	return &App{
 		Actions:           actions,
+		Stdin:             os.Stdin,
 		Stdout:            os.Stdout,
 		Stderr:            os.Stderr,
 		LookupEnv:         os.LookupEnv,

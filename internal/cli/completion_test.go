@@ -16,14 +16,14 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{nil, "server agent kubectl ctr status snapshot datastore check-config config version completion help"},
-		{[]string{""}, "server agent kubectl ctr status snapshot datastore check-config config version completion help"},
+		{nil, "server agent token node kubectl ctr status snapshot datastore check-config config doctor kill uninstall verify version completion help"},
+		{[]string{""}, "server agent token node kubectl ctr status snapshot datastore check-config config doctor kill uninstall verify version completion help"},
 		{[]string{"s"}, "server status snapshot"},
 		{[]string{"--v"}, "--version"},
 		{[]string{"--h"}, "--help"},
 		{[]string{"config", ""}, "print check"},
 		{[]string{"config", "p"}, "print"},
-		{[]string{"server", "--disable-"}, "--disable-agent --disable-scheduler --disable-controller-manager --disable-kube-proxy --disable-default-registry-endpoint"},
+		{[]string{"server", "--disable-"}, "--disable-agent --disable-scheduler --disable-controller-manager --disable-kube-proxy --disable-node-local-dns --disable-default-registry-endpoint"},
 		{[]string{"agent", "--serv"}, "--server"},
 		{[]string{"server", "--serv"}, "--service-cidr --service-node-port-range"},
 		{[]string{"server", "--flannel-backend", ""}, "vxlan host-gw none"},
@@ -96,7 +96,7 @@ func TestBash(t *testing.T) {
 		words string // as bash array elements
 		want  []string
 	}{
-		{`limpet ""`, []string{"server", "agent", "kubectl", "ctr", "status", "snapshot", "datastore", "check-config", "config", "version", "completion", "help"}},
+		{`limpet ""`, []string{"server", "agent", "token", "node", "kubectl", "ctr", "status", "snapshot", "datastore", "check-config", "config", "doctor", "kill", "uninstall", "verify", "version", "completion", "help"}},
 		{`limpet co`, []string{"config", "completion"}},
 		{`limpet server --flannel-i`, []string{"--flannel-iface"}},
 		{`limpet server --flannel-backend ""`, []string{"vxlan", "host-gw", "none"}},

@@ -33,12 +33,12 @@ func (a *App) snapshotCommand() *cli.Command {
 			a.datastoreLeaf("snapshot", &cli.Command{
 				Name: "save", Usage: "Take a snapshot now",
 				Description: "Asks the running server for it; without one, the files are read. It stays until it is deleted.",
-			}, func(c *cli.Context, d DatastoreActions) error { return d.SaveSnapshot(c.Context) },
+			}, func(c *cli.Context, d DatastoreActions, _ []string) error { return d.SaveSnapshot(c.Context) },
 				"Before something risky", "limpet snapshot save"),
 			a.datastoreLeaf("snapshot", &cli.Command{
 				Name: "list", Usage: "List the snapshots, newest first",
 				Flags: []cli.Flag{outputFlag()},
-			}, func(c *cli.Context, d DatastoreActions) error {
+			}, func(c *cli.Context, d DatastoreActions, _ []string) error {
 				format, err := chosen(c, "output")
 				if err != nil {
 					return err
@@ -48,20 +48,24 @@ func (a *App) snapshotCommand() *cli.Command {
 			a.datastoreLeaf("snapshot", &cli.Command{
 				Name: "verify", Usage: "Prove that snapshots can be restored", ArgsUsage: "NAME|FILE...",
 				Description: "Decompresses each and lets SQLite check all of it, in the space of the datastore.",
-			}, func(c *cli.Context, d DatastoreActions) error { return d.VerifySnapshots(c.Context, c.Args().Slice()) },
+			}, func(c *cli.Context, d DatastoreActions, args []string) error {
+				return d.VerifySnapshots(c.Context, args)
+			},
 				"A file from elsewhere", "limpet snapshot verify ./limpet-box-20261125T030000Z-4711.db.zst"),
 			a.datastoreLeaf("snapshot", &cli.Command{
 				Name: "restore", Usage: "Put a snapshot in the place of the datastore", ArgsUsage: "NAME|FILE",
 				Description: "The server must be stopped. What was there before is kept aside. Revisions go on where no client has been, so that all of them list again.",
-			}, func(c *cli.Context, d DatastoreActions) error {
-				if c.Args().Len() != 1 {
-					return usagef(c, "takes one snapshot, but has %d arguments", c.Args().Len())
+			}, func(c *cli.Context, d DatastoreActions, args []string) error {
+				if len(args) != 1 {
+					return usagef(c, "takes one snapshot, but has %d arguments", len(args))
 				}
-				return d.RestoreSnapshot(c.Context, c.Args().First())
+				return d.RestoreSnapshot(c.Context, args[0])
 			}, "One that limpet snapshot list shows", "limpet snapshot restore limpet-box-20261125T030000Z-4711.db.zst"),
 			a.datastoreLeaf("snapshot", &cli.Command{
 				Name: "delete", Usage: "Delete snapshots, here and in the bucket", ArgsUsage: "NAME...",
-			}, func(c *cli.Context, d DatastoreActions) error { return d.DeleteSnapshots(c.Context, c.Args().Slice()) },
+			}, func(c *cli.Context, d DatastoreActions, args []string) error {
+				return d.DeleteSnapshots(c.Context, args)
+			},
 				"One that is not needed any more", "limpet snapshot delete limpet-box-20261125T030000Z-4711.db.zst"),
 		},
 	}
@@ -102,12 +106,12 @@ func (a *App) importCommand() *cli.Command {
 			text("password-file", "FILE", "File that holds the password of the user."),
 			text("prefix", "PREFIX", "Only keys that begin with it."),
 		},
-	}, func(c *cli.Context, d DatastoreActions) error {
-		if c.Args().Len() != 1 {
-			return usagef(c, "takes one source, but has %d arguments", c.Args().Len())
+	}, func(c *cli.Context, d DatastoreActions, args []string) error {
+		if len(args) != 1 {
+			return usagef(c, "takes one source, but has %d arguments", len(args))
 		}
 		return d.ImportDatastore(c.Context, datastorectl.Import{
-			Source: c.Args().First(), Replace: c.Bool("replace"), CAFile: c.String("cacert"), CertFile: c.String("cert"),
+			Source: args[0], Replace: c.Bool("replace"), CAFile: c.String("cacert"), CertFile: c.String("cert"),
 			KeyFile: c.String("key"), User: c.String("user"), PasswordFile: c.String("password-file"), Prefix: c.String("prefix"),
 		})
 	},
@@ -128,15 +132,15 @@ func (a *App) exportCommand() *cli.Command {
 			},
 			replaceFlag(),
 		},
-	}, func(c *cli.Context, d DatastoreActions) error {
+	}, func(c *cli.Context, d DatastoreActions, args []string) error {
 		format, err := chosen(c, "format")
 		if err != nil {
 			return err
 		}
-		if c.Args().Len() != 1 {
-			return usagef(c, "takes one file, but has %d arguments", c.Args().Len())
+		if len(args) != 1 {
+			return usagef(c, "takes one file, but has %d arguments", len(args))
 		}
-		return d.ExportDatastore(c.Context, c.Args().First(), format, c.Bool("replace"))
+		return d.ExportDatastore(c.Context, args[0], format, c.Bool("replace"))
 	},
 		"For etcd", "limpet datastore export ./etcd-snapshot.db",
 		"For k3s", "limpet datastore export --format kine ./state.db",
@@ -145,20 +149,24 @@ func (a *App) exportCommand() *cli.Command {
 
 // datastoreLeaf is a subcommand of parent that has the configuration of limpet
 // server, of which only what one may want to vary is a flag.
-func (a *App) datastoreLeaf(parent string, cmd *cli.Command, run func(*cli.Context, DatastoreActions) error, examples ...string) *cli.Command {
+func (a *App) datastoreLeaf(parent string, cmd *cli.Command, run func(c *cli.Context, d DatastoreActions, args []string) error, examples ...string) *cli.Command {
 	own := config.Select(config.OptionsFor(config.ForServer), "config", "data-dir", "snapshot-dir", "snapshot-s3")
 	cmd.HelpName = "limpet " + parent + " " + cmd.Name // cli knows it only when the parent runs, not for limpet help
 	wantsArgs := cmd.ArgsUsage != ""
 	cmd.Flags = append(cmd.Flags, config.Flags(own)...)
 	cmd.Action = func(c *cli.Context) error {
-		if wantsArgs && !c.Args().Present() {
+		args, err := interspersed(c)
+		if err != nil {
+			return err
+		}
+		if wantsArgs && len(args) == 0 {
 			return usagef(c, "needs %s", cmd.ArgsUsage)
 		}
 		loaded, err := a.valid(c, config.ForServer, own)
 		if err != nil {
 			return err
 		}
-		return failed(c, run(c, a.Actions.Datastore(a.Stdout, loaded.Server)))
+		return failed(c, run(c, a.Actions.Datastore(a.Stdout, loaded.Server), args))
 	}
 	return leaf(cmd, examples...)
 }

@@ -57,6 +57,8 @@ func TestDatastoreCommands(t *testing.T) {
 		{"snapshot restore a", ExitOK, "/var/lib/limpet: restore a", ""},
 		{"snapshot delete a", ExitOK, `/var/lib/limpet: delete ["a"]`, ""},
 		{"datastore import --replace --prefix /registry /k3s", ExitOK, "/var/lib/limpet: import {Source:/k3s Replace:true CAFile: CertFile: KeyFile: User: PasswordFile: Prefix:/registry}", ""},
+		{"datastore import https://etcd:2379 --cacert ca --replace", ExitOK, "/var/lib/limpet: import {Source:https://etcd:2379 Replace:true CAFile:ca CertFile: KeyFile: User: PasswordFile: Prefix:}", ""},
+		{"snapshot delete a --data-dir /d b", ExitOK, `/d: delete ["a" "b"]`, ""},
 		{"datastore export --format kine f", ExitOK, "/var/lib/limpet: export f kine false", ""},
 
 		{"snapshot restore", ExitUsage, "", "needs NAME|FILE"},
@@ -67,6 +69,8 @@ func TestDatastoreCommands(t *testing.T) {
 		{"snapshot list -o yaml", ExitUsage, "", `"yaml" is not one of text, json`},
 		{"snapshot save --snapshot-dir here", ExitUsage, "", `"here" is not an absolute path`},
 		{"snapshot save --snapshot-s3", ExitUsage, "", "snapshot-s3-bucket: is needed with snapshot-s3"},
+		{"snapshot verify --data-dir /d", ExitUsage, "", "needs NAME|FILE"},
+		{"snapshot verify a --forec", ExitUsage, "", "-forec"},
 		{"datastore import", ExitUsage, "", "needs SOURCE"},
 		{"datastore export --format etdc f", ExitUsage, "", "did you mean etcd?"},
 		{"datastore export f g", ExitUsage, "", "takes one file, but has 2 arguments"},

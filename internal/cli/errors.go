@@ -57,6 +57,9 @@ func failed(c *cli.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		return err // names the command already
+	}
 	return &failure{command: commandName(c), err: err}
 }
 

@@ -40,7 +40,10 @@ type run struct {
 	checked        *config.Node
 	passed         []string // arguments of kubectl or ctr, after its name
 	status         Format
-	err            error // what the actions return
+	// killed and uninstalled are what was to be removed.
+	killed, uninstalled *Removal
+	examined            *Examination
+	err                 error // what the actions return
 }
 
 func newRun(t *testing.T) *run {
@@ -58,6 +61,9 @@ func newRun(t *testing.T) *run {
 		},
 		CheckConfig: func(_ context.Context, _ io.Writer, c config.Node) error { r.checked = &c; return r.err },
 		Status:      func(_ context.Context, _ io.Writer, f Format) error { r.status = f; return r.err },
+		Kill:        func(_ context.Context, _ io.Writer, what Removal) error { r.killed = &what; return r.err },
+		Doctor:      func(_ context.Context, _ io.Writer, e Examination) error { r.examined = &e; return r.err },
+		Uninstall:   func(_ context.Context, _ io.Writer, what Removal) error { r.uninstalled = &what; return r.err },
 	})
 	r.app.Stdout, r.app.Stderr = &r.stdout, &r.stderr
 	r.app.LookupEnv = func(k string) (string, bool) { v, ok := r.env[k]; return v, ok }
