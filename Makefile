@@ -23,11 +23,12 @@ LDFLAGS := -s -w \
   -X $(base).gitVersion=$(KV) -X $(base).gitMajor=1 -X $(base).gitMinor=$(word 2,$(subst ., ,$(K8S))) \
   -X $(base).gitCommit=$(COMMIT) -X $(base).gitTreeState=clean -X $(base).buildDate=$(DATE) \
   -X $(cri).Version=$(CRI) \
-  -X $(client).gitVersion=$(KV) -X $(client).gitCommit=$(COMMIT) -X $(client).buildDate=$(DATE)
+  -X $(client).gitVersion=$(KV) -X $(client).gitCommit=$(COMMIT) -X $(client).buildDate=$(DATE) \
+  $(if $(PUBLIC_KEY),-X $(own).PublicKey=$(PUBLIC_KEY))
 
 BIN := dist/limpet$(if $(filter-out $(shell go env GOHOSTARCH),$(ARCH)),-$(ARCH))
 
-.PHONY: help deps payload build run stop test unit test-datastore e2e lint vet docs images clean bench-start bench-idle bench-api bench-datastore
+.PHONY: help deps payload build package run stop test unit test-datastore e2e lint vet docs images clean conformance bench-start bench-idle bench-api bench-agent bench-datastore
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +43,9 @@ build: payload ## build dist/limpet (ARCH=arm64 or ARCH=arm cross-compiles to di
 	@echo "building $(BIN) $(VERSION), Kubernetes $(KV)"
 	@$(GOENV) go build -ldflags '$(LDFLAGS)' -o $(BIN) .
 	@scripts/size $(BIN)
+
+package: deps ## build a signed release in dist/release (ARCHS="amd64 arm64 arm", SIGNING_KEY=FILE, IMAGES="FILE…")
+	@scripts/package/build
 
 images: deps ## build the test images
 	@scripts/images/build
@@ -64,6 +68,10 @@ test-datastore: deps ## run Kubernetes' own storage tests against the datastore 
 e2e: build images ## run the end-to-end tests against dist/limpet
 	go test -count=1 -timeout 30m ./e2e/...
 
+conformance: build images ## run Kubernetes' conformance suite on two nodes (FOCUS, SKIP, PROCS, DRY=1, KEEP=1)
+	@scripts/conformance/build
+	@scripts/conformance/run
+
 vet: payload
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt these files:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
@@ -82,6 +90,9 @@ bench-idle: build images ## measure memory, CPU, writes and wake-ups of an idle 
 
 bench-api: build images ## measure API operations and a Deployment of 30 pods
 	@scripts/bench/api
+
+bench-agent: build images ## measure an agent: join, start, idle memory and CPU, with and without DNS
+	@scripts/bench/agent
 
 bench-datastore: deps ## measure the datastore beside kine and etcd (9 minutes; BENCH_FLAGS=-quick: 2)
 	@scripts/bench/datastore

@@ -14,26 +14,46 @@ import (
 	"github.com/limpetio/limpet/internal/cli"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/datastorectl"
+	"github.com/limpetio/limpet/internal/doctor"
 	"github.com/limpetio/limpet/internal/hostcheck"
 	"github.com/limpetio/limpet/internal/kubectl"
 	"github.com/limpetio/limpet/internal/logging"
+	"github.com/limpetio/limpet/internal/nodectl"
+	"github.com/limpetio/limpet/internal/restart"
 	"github.com/limpetio/limpet/internal/status"
+	"github.com/limpetio/limpet/internal/tokenctl"
+	"github.com/limpetio/limpet/internal/uninstall"
 	"github.com/limpetio/limpet/server"
 )
 
 func main() {
+	image := restart.Capture()
 	app := cli.New(cli.Actions{
-		Server:      untilSignal(server.Run),
-		Agent:       untilSignal(agent.Run),
+		Server:      untilSignal(image, server.Run),
+		Agent:       untilSignal(image, agent.Run),
 		Kubectl:     kubectl.Run,
 		Ctr:         ctr.Run,
 		CheckConfig: checkConfig,
 		Datastore: func(w io.Writer, cfg config.Server) cli.DatastoreActions {
 			return datastorectl.Control{Config: cfg, Out: w, Socket: status.Socket, DatastoreSocket: server.DatastoreSocket}
 		},
+		Node: func(w io.Writer, cfg config.Server) cli.NodeActions {
+			return nodectl.Control{Config: cfg, Out: w}
+		},
+		Token: func(w io.Writer, cfg config.Server) cli.TokenActions {
+			return tokenctl.Control{Config: cfg, Out: w}
+		},
 		Status: func(ctx context.Context, w io.Writer, format cli.Format) error {
 			return status.Print(ctx, w, status.Socket, format == cli.JSON)
 		},
+		Doctor: func(ctx context.Context, w io.Writer, e cli.Examination) error {
+			return doctor.Run(ctx, doctor.Options{
+				File: e.File, LogFile: e.LogFile, DataDir: uninstall.DataDir(e.DataDir), Config: e.Config, Problems: e.Problems,
+				Kubeconfig: e.Kubeconfig, Secrets: e.Secrets, Out: w,
+			})
+		},
+		Kill:      remove(uninstall.Kill),
+		Uninstall: remove(uninstall.Uninstall),
 	})
 	os.Exit(app.Run(context.Background(), os.Args))
 }
@@ -47,14 +67,28 @@ func checkConfig(ctx context.Context, w io.Writer, cfg config.Node) error {
 	return err
 }
 
+// remove finds the data directory that a running limpet was told of.
+func remove(run func(context.Context, uninstall.Options) error) func(context.Context, io.Writer, cli.Removal) error {
+	return func(ctx context.Context, w io.Writer, r cli.Removal) error {
+		return run(ctx, uninstall.Options{DataDir: uninstall.DataDir(r.DataDir), Grace: r.Grace, KeepData: r.KeepData, Out: w})
+	}
+}
+
 // untilSignal ends the context of run at the first SIGINT or SIGTERM. A second
 // one has its default effect: the process ends at once. Other commands keep
 // the default from the start, so that Ctrl-C ends a waiting kubectl.
-func untilSignal[Config any](run func(context.Context, Config) error) func(context.Context, Config) error {
+//
+// A run that says that it needs a restart is begun anew in place, with the same
+// pid, unless a signal has come meanwhile.
+func untilSignal[Config any](image restart.Image, run func(context.Context, Config) error) func(context.Context, Config) error {
 	return func(ctx context.Context, cfg Config) error {
 		ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		context.AfterFunc(ctx, stop)
-		return run(ctx, cfg)
+		err := run(ctx, cfg)
+		if ctx.Err() != nil {
+			return err
+		}
+		return image.IfNeeded(err)
 	}
 }
