@@ -147,26 +147,9 @@ func (a *App) exportCommand() *cli.Command {
 	)
 }
 
-// datastoreLeaf is a subcommand of parent that has the configuration of limpet
-// server, of which only what one may want to vary is a flag.
+// datastoreLeaf is a subcommand of parent of which only what one may want to vary
+// is a flag.
 func (a *App) datastoreLeaf(parent string, cmd *cli.Command, run func(c *cli.Context, d DatastoreActions, args []string) error, examples ...string) *cli.Command {
-	own := config.Select(config.OptionsFor(config.ForServer), "config", "data-dir", "snapshot-dir", "snapshot-s3")
-	cmd.HelpName = "limpet " + parent + " " + cmd.Name // cli knows it only when the parent runs, not for limpet help
-	wantsArgs := cmd.ArgsUsage != ""
-	cmd.Flags = append(cmd.Flags, config.Flags(own)...)
-	cmd.Action = func(c *cli.Context) error {
-		args, err := interspersed(c)
-		if err != nil {
-			return err
-		}
-		if wantsArgs && len(args) == 0 {
-			return usagef(c, "needs %s", cmd.ArgsUsage)
-		}
-		loaded, err := a.valid(c, config.ForServer, own)
-		if err != nil {
-			return err
-		}
-		return failed(c, run(c, a.Actions.Datastore(a.Stdout, loaded.Server), args))
-	}
-	return leaf(cmd, examples...)
+	actions := func(cfg config.Server) DatastoreActions { return a.Actions.Datastore(a.Stdout, cfg) }
+	return managed(a, parent, []string{"config", "data-dir", "snapshot-dir", "snapshot-s3"}, cmd, actions, run, examples)
 }

@@ -113,31 +113,18 @@ func drainOf(c *cli.Context) (nodectl.Drain, error) {
 	return how, nil
 }
 
-// nodeLeaf is a subcommand that has the configuration of limpet server, of
-// which only where its data is can be given as a flag. One with ArgsUsage takes
-// one node.
+// nodeLeaf is a subcommand of which only where the server's data is can be given
+// as a flag. One with ArgsUsage takes one node.
 func (a *App) nodeLeaf(cmd *cli.Command, run func(*cli.Context, NodeActions, string) error, examples ...string) *cli.Command {
-	own := config.Select(config.OptionsFor(config.ForServer), "config", "data-dir")
-	cmd.HelpName = "limpet node " + cmd.Name // cli knows it only when the parent runs, not for limpet help
-	wantsNode := cmd.ArgsUsage != ""
-	cmd.Flags = append(cmd.Flags, config.Flags(own)...)
-	cmd.Action = func(c *cli.Context) error {
-		var node string
-		if wantsNode {
-			args, err := interspersed(c)
-			if err != nil {
-				return err
-			}
-			if len(args) != 1 || args[0] == "" {
+	actions := func(cfg config.Server) NodeActions { return a.Actions.Node(a.Stdout, cfg) }
+	return managed(a, "node", []string{"config", "data-dir"}, cmd, actions,
+		func(c *cli.Context, n NodeActions, args []string) error {
+			switch {
+			case cmd.ArgsUsage == "":
+				return run(c, n, "")
+			case len(args) != 1 || args[0] == "":
 				return usagef(c, "takes one node, but has %d arguments", len(args))
 			}
-			node = args[0]
-		}
-		loaded, err := a.valid(c, config.ForServer, own)
-		if err != nil {
-			return err
-		}
-		return failed(c, run(c, a.Actions.Node(a.Stdout, loaded.Server), node))
-	}
-	return leaf(cmd, examples...)
+			return run(c, n, args[0])
+		}, examples)
 }

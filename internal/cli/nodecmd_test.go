@@ -57,7 +57,7 @@ func TestNodeCommands(t *testing.T) {
 		{"node list shop-2", ExitUsage, "", `takes no arguments, but has "shop-2"`},
 		{"node list -o yaml", ExitUsage, "", `"yaml" is not one of text, json`},
 		{"node lsit", ExitUsage, "", `unknown command "lsit"; did you mean list?`},
-		{"node drain", ExitUsage, "", "takes one node, but has 0 arguments"},
+		{"node drain", ExitUsage, "", "needs NODE"},
 		{"node drain a b", ExitUsage, "", "takes one node, but has 2 arguments"},
 		{"node drain a --timeout soon", ExitUsage, "", `"soon" is not a time`},
 		{"node drain a --timeout", ExitUsage, "", "flag --timeout: needs a value"},

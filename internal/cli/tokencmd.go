@@ -172,26 +172,9 @@ func (a *App) tokenGenerateCommand() *cli.Command {
 	)
 }
 
-// tokenLeaf is a subcommand that has the configuration of limpet server, of
-// which only where its data is can be given as a flag.
+// tokenLeaf is a subcommand of which only where the server's data is can be
+// given as a flag.
 func (a *App) tokenLeaf(cmd *cli.Command, run func(c *cli.Context, t TokenActions, args []string) error, examples ...string) *cli.Command {
-	own := config.Select(config.OptionsFor(config.ForServer), "config", "data-dir")
-	cmd.HelpName = "limpet token " + cmd.Name // cli knows it only when the parent runs, not for limpet help
-	wantsArgs := cmd.ArgsUsage != ""
-	cmd.Flags = append(cmd.Flags, config.Flags(own)...)
-	cmd.Action = func(c *cli.Context) error {
-		args, err := interspersed(c)
-		if err != nil {
-			return err
-		}
-		if wantsArgs && len(args) == 0 {
-			return usagef(c, "needs %s", cmd.ArgsUsage)
-		}
-		loaded, err := a.valid(c, config.ForServer, own)
-		if err != nil {
-			return err
-		}
-		return failed(c, run(c, a.Actions.Token(a.Stdout, loaded.Server), args))
-	}
-	return leaf(cmd, examples...)
+	actions := func(cfg config.Server) TokenActions { return a.Actions.Token(a.Stdout, cfg) }
+	return managed(a, "token", []string{"config", "data-dir"}, cmd, actions, run, examples)
 }

@@ -4,14 +4,8 @@ package nodectl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,9 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/localserver"
 	"github.com/limpetio/limpet/internal/noderecord"
 )
 
@@ -41,21 +35,14 @@ type Control struct {
 type session struct {
 	out    io.Writer
 	client kubernetes.Interface
-	host   string
+	config *rest.Config
 }
 
 // connect finds the server of this machine.
 func (c Control) connect() (*session, error) {
-	path := filepath.Join(c.Config.DataDir, "server", "cred", "admin.kubeconfig")
-	if _, err := os.Stat(path); err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return nil, errors.New("this must run as root")
-		}
-		return nil, fmt.Errorf("no server of limpet has run here: %w. Nodes are managed on the server's machine; is its data elsewhere (--data-dir)?", err)
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", path)
+	cfg, err := localserver.Config(c.Config.DataDir, "Nodes")
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, err
 	}
 	cfg.QPS = -1
 	cfg.Timeout = patience
@@ -64,19 +51,11 @@ func (c Control) connect() (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	return &session{out: c.Out, client: client, host: strings.TrimPrefix(cfg.Host, "https://")}, nil
+	return &session{out: c.Out, client: client, config: cfg}, nil
 }
 
 // explain tells what to do about the usual errors.
-func (s *session) explain(err error) error {
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("the server is not running (nobody listens on %s): start it and try again", s.host)
-	}
-	if netErr := (net.Error)(nil); errors.As(err, &netErr) && netErr.Timeout() || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the server did not answer within %v; `limpet status` tells more: %w", patience, err)
-	}
-	return err
-}
+func (s *session) explain(err error) error { return localserver.Explain(err, s.config, patience) }
 
 // node returns the Node of that name, or an error that names what may be meant.
 func (s *session) node(ctx context.Context, name string) (*corev1.Node, error) {

@@ -8,12 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -23,11 +19,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/cert"
 
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/join"
+	"github.com/limpetio/limpet/internal/localserver"
 	"github.com/limpetio/limpet/internal/token"
 	"github.com/limpetio/limpet/internal/token/tokensecret"
 )
@@ -261,16 +257,9 @@ type session struct {
 
 // connect finds the server of this machine.
 func (c Control) connect(ctx context.Context) (*session, error) {
-	path := filepath.Join(c.Config.DataDir, "server", "cred", "admin.kubeconfig")
-	if _, err := os.Stat(path); err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return nil, errors.New("this must run as root: tokens are secrets")
-		}
-		return nil, fmt.Errorf("no server of limpet has run here: %w. Tokens are managed on the server's machine; is its data elsewhere (--data-dir)?", err)
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", path)
+	cfg, err := localserver.Config(c.Config.DataDir, "Tokens")
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, err
 	}
 	bundle, err := cert.CertsFromFile(cfg.CAFile)
 	if err != nil {
@@ -304,15 +293,7 @@ func (s *session) list() ([]corev1.Secret, error) {
 }
 
 // explain tells what to do about the usual errors.
-func (s *session) explain(err error) error {
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("the server is not running (nobody listens on %s): start it and try again", strings.TrimPrefix(s.config.Host, "https://"))
-	}
-	if netErr := (net.Error)(nil); errors.As(err, &netErr) && netErr.Timeout() || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the server did not answer within %v; `limpet status` tells more: %w", patience, err)
-	}
-	return err
-}
+func (s *session) explain(err error) error { return localserver.Explain(err, s.config, patience) }
 
 // address is where other machines reach the server.
 func (s *session) address() (string, error) {
