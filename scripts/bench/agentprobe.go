@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -137,18 +136,7 @@ func (p *agentProbe) awaitDNS(ctx context.Context) error {
 func (p *agentProbe) reached(milestone int) { p.run.at[milestone] = time.Since(p.started) }
 
 func (p *agentProbe) await(ctx context.Context, what string, try func() (bool, error)) error {
-	for {
-		done, err := try()
-		if done {
-			return nil
-		}
-		if ended := p.agent.ended(); ended != nil {
-			return fmt.Errorf("wait for %s: %w", what, errors.Join(ended, err))
-		}
-		if !sleep(ctx, probePause) {
-			return fmt.Errorf("wait for %s: %w", what, errors.Join(context.Cause(ctx), err))
-		}
-	}
+	return awaitUnlessEnded(ctx, what, p.agent.ended, try)
 }
 
 func agentTimes(runs []agentRun, milestone int) []float64 {

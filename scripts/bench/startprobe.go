@@ -88,12 +88,17 @@ func (p *startProbe) reached(milestone int) { p.run.at[milestone] = time.Since(p
 // await tries until it returns true; an error that remains when limpet ends or
 // the time is up is the reason.
 func (p *startProbe) await(ctx context.Context, what string, try func() (bool, error)) error {
+	return awaitUnlessEnded(ctx, what, p.node.ended, try)
+}
+
+// awaitUnlessEnded is await for a limpet whose end is told by ended.
+func awaitUnlessEnded(ctx context.Context, what string, ended func() error, try func() (bool, error)) error {
 	for {
 		done, err := try()
 		if done {
 			return nil
 		}
-		if ended := p.node.ended(); ended != nil {
+		if ended := ended(); ended != nil {
 			return fmt.Errorf("wait for %s: %w", what, errors.Join(ended, err))
 		}
 		if !sleep(ctx, probePause) {
