@@ -131,6 +131,7 @@ func (n *Node) containerdOptions() containerd.Options {
 		PayloadBin: o.PayloadBin, PauseArchive: o.PauseArchive, PauseImage: o.Config.PauseImage,
 		Snapshotter: o.Config.Snapshotter, DefaultRuntime: o.Config.DefaultRuntime,
 		SystemdCgroup: o.systemdCgroup(), RestrictOOMScoreAdj: !o.Host.HasSysResource,
+		ForeignNetwork:                 o.FlannelBackend == config.FlannelNone,
 		RegistriesFile:                 o.Config.PrivateRegistry,
 		ImagesImported:                 n.imageArrivals.notify,
 		DisableDefaultRegistryEndpoint: o.Config.DisableDefaultRegistryEndpoint,

@@ -72,6 +72,10 @@ type Options struct {
 
 	// RegistriesFile is registries.yaml; default /etc/limpet/registries.yaml.
 	RegistriesFile string
+	// ForeignNetwork: the pods' network is the user's, with its configuration
+	// and plugins where such networks install them.
+	ForeignNetwork bool
+
 	// DisableDefaultRegistryEndpoint: see registries.Options.
 	DisableDefaultRegistryEndpoint bool
 
@@ -296,6 +300,9 @@ func (c *Containerd) config(etc string) (Config, error) {
 		SystemdCgroup: o.SystemdCgroup, RestrictOOMScoreAdj: o.RestrictOOMScoreAdj,
 		EnableSELinux: selinuxUsable(), EnableNRI: o.EnableNRI,
 		DeviceOwnershipFromSecurityContext: o.DeviceOwnershipFromSecurityContext,
+	}
+	if o.ForeignNetwork {
+		cfg.CNIBinDirs, cfg.CNIConfDir = append(cfg.CNIBinDirs, "/opt/cni/bin"), "/etc/cni/net.d"
 	}
 	for _, s := range []string{snapshotterOverlay, snapshotterNative} {
 		if s != snapshotter && snapshotterInUse(root, s) {
