@@ -10,7 +10,9 @@ import (
 	"syscall"
 
 	"github.com/limpetio/limpet/agent"
+	"github.com/limpetio/limpet/agent/containerd"
 	"github.com/limpetio/limpet/agent/ctr"
+	"github.com/limpetio/limpet/internal/bundle"
 	"github.com/limpetio/limpet/internal/cli"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/datastorectl"
@@ -36,6 +38,15 @@ func main() {
 		CheckConfig: checkConfig,
 		Datastore: func(w io.Writer, cfg config.Server) cli.DatastoreActions {
 			return datastorectl.Control{Config: cfg, Out: w, Socket: status.Socket, DatastoreSocket: server.DatastoreSocket}
+		},
+		Bundle: func(w io.Writer, cfg config.Server) cli.BundleActions {
+			control := bundle.Control{Out: w, Target: bundle.Target{
+				Socket: containerd.SocketPath(agent.RunDir), ManifestsDir: server.ManifestsDir(cfg.DataDir),
+			}}
+			if logging.Terminal(os.Stderr) {
+				control.Terminal = os.Stderr
+			}
+			return control
 		},
 		Node: func(w io.Writer, cfg config.Server) cli.NodeActions {
 			return nodectl.Control{Config: cfg, Out: w}

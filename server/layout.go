@@ -12,6 +12,9 @@ import (
 // layout is where the server keeps its files.
 type layout struct{ dataDir string }
 
+// ManifestsDir is where the server with this data directory looks for manifests.
+func ManifestsDir(dataDir string) string { return layout{dataDir}.manifests() }
+
 func (l layout) server(elem ...string) string {
 	return filepath.Join(append([]string{l.dataDir, "server"}, elem...)...)
 }

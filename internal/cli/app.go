@@ -27,6 +27,9 @@ type Actions struct {
 	CheckConfig func(ctx context.Context, w io.Writer, cfg config.Node) error
 	// Datastore works on the datastore of a completed and validated configuration.
 	Datastore func(w io.Writer, cfg config.Server) DatastoreActions
+	// Bundle works on bundles; the configuration is completed and validated, except
+	// for creating one, which needs none.
+	Bundle func(w io.Writer, cfg config.Server) BundleActions
 	// Token manages the tokens of the server with a completed and validated configuration.
 	Token func(w io.Writer, cfg config.Server) TokenActions
 	// Node manages the nodes of the server with a completed and validated configuration.

@@ -20,6 +20,7 @@ func (a *App) commands() []*cli.Command {
 		a.statusCommand(),
 		a.snapshotCommand(),
 		a.datastoreCommand(),
+		a.bundleCommand(),
 		a.checkConfigCommand(),
 		a.configCommand(),
 		a.doctorCommand(),

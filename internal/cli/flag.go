@@ -69,6 +69,8 @@ func flagInfoOf(f cli.Flag) flagInfo {
 			names: f.Names(), value: f.value, values: f.choices,
 			usage: f.Usage, deflt: f.Value, group: "Flags",
 		}
+	case *listFlag:
+		return flagInfo{names: f.Names(), value: f.value, usage: f.Usage, group: "Flags"}
 	case *cli.BoolFlag:
 		return flagInfo{names: f.Names(), usage: f.Usage, group: "Flags"}
 	}

@@ -44,7 +44,7 @@ func interspersed(c *cli.Context) ([]string, error) {
 				return nil, usagef(c, "flag --%s: %q is neither true nor false", name, value)
 			}
 		}
-		if err := c.Set(name, value); err != nil {
+		if err := c.Set(flag.Names()[0], value); err != nil {
 			return nil, usagef(c, "flag --%s: %w", name, err)
 		}
 	}
