@@ -284,7 +284,16 @@ func natNodeDeleted(s *space) {
 		return nil
 	})
 	s.run(s.ctx, "stop", natNode) // upstream's kube-proxy may have ended it already
-	s.must(s.ctx, s.t, "start", natNode)
+	// An agent that takes longer than a moment to reach its server begins with
+	// its record, in which the Node is; kube-proxy then ends it once more. An
+	// init system starts it again, and so does this.
+	eventually(s.ctx, s.t, "the tunnel of a node that registers anew", func() error {
+		s.run(s.ctx, "start", natNode) // refused while it runs
+		if r := s.in(s.ctx, node1, "limpet", "status"); !strings.Contains(r.stdout, "Tunnels:") {
+			return errors.New("there is none")
+		}
+		return nil
+	})
 	awaitTunnel(s)
 	_, err := s.client.CoreV1().Nodes().Get(s.ctx, natNode, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
