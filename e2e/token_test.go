@@ -91,7 +91,7 @@ func (w *tokenWorld) settings(t *testing.T) {
 	for name, spoil := range map[string]func() error{
 		"changed": func() error {
 			spoilt := m.DeepCopy()
-			spoilt.ResourceVersion = ""
+			spoilt.ResourceVersion, spoilt.UID = "", "" // it may have been deleted before
 			spoilt.Data = map[string]string{"config": "{}", "more": "x"}
 			_, err := maps.Update(ctx, spoilt, metav1.UpdateOptions{})
 			return err
