@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/limpetio/limpet/datastore/sqlog"
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 const (
@@ -30,11 +31,11 @@ func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock snapshot directory %s: %w", dir, err)
 	}
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := filelock.Try(f)
 		if err == nil {
 			break
 		}
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+		if errors.Is(err, filelock.ErrHeld) {
 			select {
 			case <-ctx.Done():
 				err = fmt.Errorf("somebody else works with it: %w", ctx.Err())
@@ -45,17 +46,11 @@ func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock snapshot directory %s: %w", dir, err)
 	}
-	// A child process that is being started has a copy of the descriptor for a
-	// moment, which would keep the lock that is not released by name.
-	unlock = func() {
-		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-		_ = f.Close()
-	}
 	if err := removeTemps(dir); err != nil {
-		unlock()
+		filelock.Release(f)
 		return nil, fmt.Errorf("remove what is left of an interrupted snapshot: %w", err)
 	}
-	return unlock, nil
+	return func() { filelock.Release(f) }, nil
 }
 
 func locked(ctx context.Context, dir string, fn func() error) error {
@@ -80,15 +75,6 @@ func removeTemps(dir string) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // requireSpace fails early: a disk that is filled up for a moment by a snapshot

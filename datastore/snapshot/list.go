@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/limpetio/limpet/datastore/sqlog"
+	"github.com/limpetio/limpet/internal/atomicfile"
 )
 
 // Info is a snapshot in a directory or a bucket.
@@ -184,5 +185,5 @@ func removeAll(dir string, names ...string) error {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return atomicfile.SyncDir(dir)
 }

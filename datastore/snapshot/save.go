@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/limpetio/limpet/datastore/sqlog"
+	"github.com/limpetio/limpet/internal/atomicfile"
 	"github.com/limpetio/limpet/internal/version"
 )
 
@@ -156,5 +157,5 @@ func publish(tmp, path string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return atomicfile.SyncDir(filepath.Dir(path))
 }

@@ -6,7 +6,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 // lock keeps other processes away for as long as the returned file is open. It
@@ -20,14 +21,14 @@ func lock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	err = filelock.Try(f)
+	if errors.Is(err, filelock.ErrHeld) {
 		defer f.Close()
 		return nil, fmt.Errorf("%w: %s is held by %s", ErrInUse, name, holder(f))
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", name, err)
+		return nil, err
 	}
 	// Only for people and for the message above: a failure does not matter.
 	if err := f.Truncate(0); err == nil {
@@ -44,12 +45,4 @@ func holder(f *os.File) string {
 		return "a process that did not leave its pid"
 	}
 	return "pid " + strconv.Itoa(pid)
-}
-
-// unlock releases the lock before it closes the file. A child process that is
-// being started has a copy of the descriptor for a moment, which would keep the
-// lock.
-func unlock(f *os.File) {
-	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-	_ = f.Close()
 }

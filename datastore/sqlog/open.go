@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 // Open opens the log at o.Path, or creates it. It fails, and changes nothing,
@@ -35,7 +37,7 @@ func open(ctx context.Context, o Options) (_ *Log, _ State, err error) {
 	}
 	defer func() {
 		if err != nil {
-			unlock(f)
+			filelock.Release(f)
 		}
 	}()
 	if err := settle(o.Path, o.Logger); err != nil {
@@ -166,5 +168,5 @@ func (l *Log) closeConns() {
 		l.ckpt = nil
 	}
 	l.ckptMu.Unlock()
-	unlock(l.lock)
+	filelock.Release(l.lock)
 }

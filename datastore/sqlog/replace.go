@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 // Replacing a database means to move up to three files away and one in, and a
@@ -35,9 +37,9 @@ func Lock(path string) (release func(), err error) {
 	f, err := lock(path)
 	if err == nil {
 		if err = settle(path, slog.New(slog.DiscardHandler)); err == nil {
-			return func() { unlock(f) }, nil
+			return func() { filelock.Release(f) }, nil
 		}
-		unlock(f)
+		filelock.Release(f)
 	}
 	return nil, wrap("lock", path, err)
 }

@@ -51,7 +51,7 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 	if err = os.Rename(tmp.Name(), path); err != nil {
 		return fmt.Errorf("write %s: rename: %w", path, err)
 	}
-	if err := syncDir(dir); err != nil { // the new file is in place: nothing to take back
+	if err := SyncDir(dir); err != nil { // the new file is in place: nothing to take back
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -82,8 +82,8 @@ func same(path string, data []byte, mode fs.FileMode) bool {
 	return err == nil && bytes.Equal(old, data)
 }
 
-// syncDir makes the rename itself durable.
-func syncDir(dir string) error {
+// SyncDir makes what was created, renamed or removed in a directory durable.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("open directory to sync it: %w", err)

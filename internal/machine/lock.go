@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 // Lock takes the data directory for this process. The kernel gives it back when
@@ -27,10 +28,10 @@ func Lock(dataDir string) (release func(), err error) {
 		_, err = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
 	}
 	if err != nil {
-		_ = f.Close()
+		filelock.Release(f)
 		return nil, fmt.Errorf("write %s: %w", f.Name(), err)
 	}
-	return func() { _ = f.Close() }, nil
+	return func() { filelock.Release(f) }, nil
 }
 
 // LockHeld fails if another process has the data directory. It creates nothing.
@@ -39,7 +40,7 @@ func LockHeld(dataDir string) error {
 	if err != nil {
 		return nil //nolint:nilerr // no such file, or Lock will tell
 	}
-	defer f.Close()
+	defer filelock.Release(f)
 	return take(f, dataDir)
 }
 
@@ -47,14 +48,11 @@ func lockFile(dataDir string) string { return filepath.Join(dataDir, "lock") }
 
 // take locks the file, or says who has it.
 func take(f *os.File, dataDir string) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	err := filelock.Try(f)
+	if errors.Is(err, filelock.ErrHeld) {
 		var pid int
 		_, _ = fmt.Fscan(f, &pid)
 		return fmt.Errorf("another limpet (pid %d) is running on data directory %s; stop it first, or give this one a --data-dir of its own", pid, dataDir)
 	}
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return nil
+	return err
 }

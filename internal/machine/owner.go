@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 // LockOwner is the pid of the process that has the data directory; 0 if none has.
@@ -17,7 +19,7 @@ func LockOwner(dataDir string) (pid int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("look who has the data directory: %w", err)
 	}
-	defer f.Close()
+	defer filelock.Release(f)
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
 	if err == nil {
 		return 0, nil

@@ -9,6 +9,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpetio/limpet/internal/atomicfile"
 )
 
 // dirSink writes the files of an archive into a new directory. Access goes through
@@ -130,7 +132,7 @@ func swapIn(staging, root string) error {
 	if err != nil {
 		return &fs.PathError{Op: "put payload in place", Path: root, Err: err}
 	}
-	return syncDir(path.Dir(root))
+	return atomicfile.SyncDir(path.Dir(root))
 }
 
 // renameOver is swapIn in two steps, between which root does not exist. The lock of
@@ -172,17 +174,5 @@ func setCurrent(store, name string) error {
 	if err := os.Rename(next, link); err != nil {
 		return err
 	}
-	return syncDir(store)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer func() { _ = d.Close() }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
+	return atomicfile.SyncDir(store)
 }

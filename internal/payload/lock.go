@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpetio/limpet/internal/filelock"
 )
 
 // lock takes the exclusive lock of a store and returns the function that releases
@@ -17,16 +19,11 @@ func lock(ctx context.Context, store string) (unlock func(), _ error) {
 	if err != nil {
 		return nil, err
 	}
-	release := func() {
-		// By name: a child process that is being started has a copy of the
-		// descriptor for a moment, and closing ours would leave it the lock.
-		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-		_ = f.Close()
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+	release := func() { filelock.Release(f) }
+	if err := filelock.Try(f); !errors.Is(err, filelock.ErrHeld) {
 		if err != nil {
 			release()
-			return nil, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+			return nil, err
 		}
 		return release, nil
 	}

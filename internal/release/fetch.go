@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/limpetio/limpet/internal/atomicfile"
 )
 
 // DefaultBaseURL is where releases are published: BASE/VERSION/FILE, and
@@ -192,16 +194,7 @@ func (f *fetcher) place(sums Sums, r io.Reader, version string) (_ Fetched, err 
 	if err = os.Rename(tmp.Name(), path); err != nil {
 		return Fetched{}, err
 	}
-	return Fetched{Path: path, Version: version}, syncDir(f.dir)
-}
-
-// syncDir makes a rename last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return Fetched{Path: path, Version: version}, atomicfile.SyncDir(f.dir)
 }
 
 // checkedVersion compares the content of the version file with the sums, and

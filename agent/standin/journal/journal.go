@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/limpetio/limpet/internal/atomicfile"
 )
 
 const (
@@ -233,7 +235,7 @@ func (j *Journal) compact() (err error) {
 	}
 	_ = j.file.Close()
 	j.file, j.index, j.size, j.live, j.damaged = next.file, next.index, next.size, next.live, 0
-	return syncDir(filepath.Dir(j.path))
+	return atomicfile.SyncDir(filepath.Dir(j.path))
 }
 
 // copyFrom writes the live frames of another journal, in pieces of about 1 MiB.
@@ -336,14 +338,4 @@ func (j *Journal) Close() error {
 		return fmt.Errorf("close journal: %w", err)
 	}
 	return nil
-}
-
-// syncDir makes a rename durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
