@@ -25,6 +25,7 @@ import (
 	"github.com/limpetio/limpet/internal/nodeid"
 	"github.com/limpetio/limpet/internal/payload"
 	_ "github.com/limpetio/limpet/internal/quiet" // keeps idle work queues asleep
+	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/sdnotify"
 )
 
@@ -52,6 +53,7 @@ func Run(ctx context.Context, cfg config.Agent) error {
 		return err
 	}
 	defer release()
+	reserve.Release(a.cfg.DataDir, a.log)
 	if err := a.prepare(ctx, grant); err != nil {
 		return err
 	}

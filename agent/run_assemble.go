@@ -14,6 +14,7 @@ import (
 	"github.com/limpetio/limpet/internal/component"
 	"github.com/limpetio/limpet/internal/created"
 	"github.com/limpetio/limpet/internal/machine"
+	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/status"
 	"github.com/limpetio/limpet/internal/version"
 )
@@ -43,6 +44,7 @@ func (a *agent) assemble(announcer, settler component.Component) error {
 	b.Add(settler, component.Spec{After: []string{announcer.Name()}})
 	b.Add(created.Settler(a.cfg.DataDir, a.log), component.Spec{After: []string{announcer.Name()}})
 	b.Add(machine.PayloadKeeper(a.cfg.DataDir, a.log), component.Spec{After: []string{announcer.Name()}})
+	b.Add(reserve.Keeper(a.cfg.DataDir, a.log), component.Spec{After: []string{announcer.Name()}})
 	return b.Err
 }
 

@@ -45,15 +45,20 @@ func TestFullDiskOnAgent(t *testing.T) {
 		"--", "--kubelet-arg", "eviction-pressure-transition-period=10s"), 6*time.Minute)
 	// The kubelet evicts ordinary pods from a full disk, which is its work; critical ones it must leave alone.
 	clients := spreadService(s, "system-node-critical")
+	many := deployment("many", 12, shellSpec("")) // containerd stores the state of each again when it starts
+	many.Spec.Template.Spec.PriorityClassName = "system-node-critical"
+	many.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node2}
+	s.deploy(many)
 	loads := sendAll(s, clients)
 	before := footprints(s)
 	fillDisk(s, node2)
 	awaitCondition(s, node2, corev1.NodeDiskPressure, corev1.ConditionTrue)
 	s.must(s.ctx, t, "stop", node2, "KILL")
 	fillDisk(s, node2) // the kubelet has found something to remove
-	s.must(s.ctx, t, "start", node2)
+	last := heartbeat(must[*corev1.Node](s)(s.client.CoreV1().Nodes().Get(s.ctx, node2, metav1.GetOptions{})))
 	start := time.Now()
-	awaitHeartbeat(s, node2)
+	s.must(s.ctx, t, "start", node2)
+	awaitHeartbeat(s, node2, last)
 	t.Logf("the agent with a full disk reported again %s after its start", time.Since(start).Round(time.Millisecond))
 	awaitCondition(s, node2, corev1.NodeDiskPressure, corev1.ConditionTrue)
 	unharmed(s, loads, "full disk", clients)
@@ -261,12 +266,14 @@ func awaitCondition(s *space, node string, kind corev1.NodeConditionType, status
 	s.t.Logf("%s of %s was %s after %s", kind, node, status, time.Since(start).Round(time.Millisecond))
 }
 
-// awaitHeartbeat waits until a node says of itself, from now on, that it is Ready.
-func awaitHeartbeat(s *space, node string) {
+func heartbeat(n *corev1.Node) metav1.Time { return conditionOf(n, corev1.NodeReady).LastHeartbeatTime }
+
+// awaitHeartbeat waits until a node has said that it is Ready again. Its times
+// have whole seconds, so they are compared with each other only.
+func awaitHeartbeat(s *space, node string, last metav1.Time) {
 	s.t.Helper()
-	from := time.Now()
 	await(s.ctx, s.t, s.client.CoreV1().Nodes(), node, func(n *corev1.Node) string {
-		if c := conditionOf(n, corev1.NodeReady); c.Status != corev1.ConditionTrue || !c.LastHeartbeatTime.After(from) {
+		if c := conditionOf(n, corev1.NodeReady); c.Status != corev1.ConditionTrue || !last.Before(&c.LastHeartbeatTime) {
 			return fmt.Sprintf("Ready is %s, last said at %s: %s", c.Status, c.LastHeartbeatTime, c.Message)
 		}
 		return ""

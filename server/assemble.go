@@ -6,6 +6,7 @@ import (
 	"github.com/limpetio/limpet/internal/component"
 	"github.com/limpetio/limpet/internal/created"
 	"github.com/limpetio/limpet/internal/machine"
+	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/status"
 )
 
@@ -49,5 +50,6 @@ func (s *server) assemble(announcer, settler component.Component) error {
 	a.Add(settler, component.Spec{After: []string{announcer.Name()}})
 	a.Add(created.Settler(s.cfg.DataDir, s.log), component.Spec{After: []string{announcer.Name()}})
 	a.Add(machine.PayloadKeeper(s.cfg.DataDir, s.log), component.Spec{After: []string{announcer.Name()}})
+	a.Add(reserve.Keeper(s.cfg.DataDir, s.log), component.Spec{After: []string{announcer.Name()}})
 	return a.Err
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/limpetio/limpet/internal/memory"
 	"github.com/limpetio/limpet/internal/payload"
 	_ "github.com/limpetio/limpet/internal/quiet" // keeps idle work queues asleep
+	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/sdnotify"
 	"github.com/limpetio/limpet/internal/token"
 	serverjoin "github.com/limpetio/limpet/server/join"
@@ -50,6 +51,7 @@ func Run(ctx context.Context, cfg config.Server) error {
 		return err
 	}
 	defer release()
+	reserve.Release(cfg.DataDir, log)
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}

@@ -197,7 +197,7 @@ const defaultDataDir = "/var/lib/limpet"
 
 // DataNames are what limpet has in its data directory.
 func DataNames() []string {
-	return []string{"server", "agent", "data", "storage", "upgrade", "lock", "created.json"}
+	return []string{"server", "agent", "data", "storage", "upgrade", "lock", "created.json", "reserve"}
 }
 
 // holdsOnly tells whether nothing else is in the directory.
