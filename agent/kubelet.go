@@ -70,6 +70,11 @@ func setKubeletFlags(f *options.KubeletFlags, o Options) {
 	f.KubeConfig = o.Identity.KubeletKubeconfig
 	f.HostnameOverride = o.Config.NodeName
 	f.NodeIP = joinAddrs(o.Config.NodeIP)
+	if len(o.Config.NodeExternalIP) > 0 {
+		// The kubelet knows no external addresses; told so, it leaves those of the
+		// Node as the registration has written them.
+		f.CloudProvider = "external"
+	}
 	f.RootDirectory = KubeletRoot
 	f.CertDirectory = o.Paths.KubeletPKI()
 	for _, label := range o.Config.NodeLabels {

@@ -99,7 +99,7 @@ func (r *Registration) adopt(ctx context.Context, nodes typedcorev1.NodeInterfac
 		}
 		node = labelled
 	}
-	if slices.Equal(internalIPs(node), addrStrings(r.Config.NodeIP)) {
+	if r.hasAddresses(node) {
 		return nil
 	}
 	node = node.DeepCopy()
@@ -144,13 +144,25 @@ func (r *Registration) addresses() []corev1.NodeAddress {
 	for _, addr := range addrStrings(r.Config.NodeIP) {
 		out = append(out, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: addr})
 	}
+	for _, addr := range addrStrings(r.Config.NodeExternalIP) {
+		out = append(out, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: addr})
+	}
 	return append(out, corev1.NodeAddress{Type: corev1.NodeHostName, Address: r.Config.NodeName})
 }
 
-func internalIPs(node *corev1.Node) []string {
+// hasAddresses tells whether the Node needs no correction. External addresses
+// that limpet was not given are another's (a cloud's controller), or the
+// kubelet takes them away.
+func (r *Registration) hasAddresses(node *corev1.Node) bool {
+	external := len(r.Config.NodeExternalIP) == 0 ||
+		slices.Equal(addressesOf(node, corev1.NodeExternalIP), addrStrings(r.Config.NodeExternalIP))
+	return external && slices.Equal(addressesOf(node, corev1.NodeInternalIP), addrStrings(r.Config.NodeIP))
+}
+
+func addressesOf(node *corev1.Node, kind corev1.NodeAddressType) []string {
 	var out []string
 	for _, a := range node.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
+		if a.Type == kind {
 			out = append(out, a.Address)
 		}
 	}

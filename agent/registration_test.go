@@ -32,8 +32,38 @@ func TestNodeIsWhatTheKubeletWouldRegister(t *testing.T) {
 	if want := []corev1.Taint{{Key: "reserved", Value: "yes", Effect: "NoSchedule"}, {Key: "bare", Effect: "NoExecute"}}; !reflect.DeepEqual(n.Spec.Taints, want) {
 		t.Errorf("taints are %+v", n.Spec.Taints)
 	}
-	if got := internalIPs(n); !reflect.DeepEqual(got, []string{"192.0.2.7", "2001:db8::7"}) {
+	if got := addressesOf(n, corev1.NodeInternalIP); !reflect.DeepEqual(got, []string{"192.0.2.7", "2001:db8::7"}) {
 		t.Errorf("addresses are %v", got)
+	}
+}
+
+func TestAddressesOfANodeThatIsThere(t *testing.T) {
+	t.Parallel()
+	addrs := func(all ...string) (out []netip.Addr) {
+		for _, a := range all {
+			out = append(out, netip.MustParseAddr(a))
+		}
+		return out
+	}
+	registered := func(internal, external []netip.Addr) *Registration {
+		return &Registration{Config: config.Node{NodeName: "box", NodeIP: internal, NodeExternalIP: external}}
+	}
+	there := registered(addrs("192.0.2.7"), addrs("198.51.100.1")).node()
+	for name, c := range map[string]struct {
+		internal, external []netip.Addr
+		want               bool
+	}{
+		"the same":                 {addrs("192.0.2.7"), addrs("198.51.100.1"), true},
+		"a new address":            {addrs("192.0.2.8"), addrs("198.51.100.1"), false},
+		"a new external address":   {addrs("192.0.2.7"), addrs("198.51.100.2"), false},
+		"another's external one":   {addrs("192.0.2.7"), nil, true},
+		"one of each family":       {addrs("192.0.2.7", "2001:db8::7"), nil, false},
+		"a further external one":   {addrs("192.0.2.7"), addrs("198.51.100.1", "2001:db8::1"), false},
+		"the external one, inside": {addrs("198.51.100.1"), nil, false},
+	} {
+		if got := registered(c.internal, c.external).hasAddresses(there); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
 }
 

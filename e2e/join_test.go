@@ -228,7 +228,7 @@ func (j joinTest) beforeServer() {
 	j.must(j.ctx, j.t, "stop", node1)
 	j.must(j.ctx, j.t, "halt", "n3")
 	j.must(j.ctx, j.t, "add", "n4", "agent", "--server", j.server, "--token", j.token,
-		"--with-node-id", "--node-label", "site=mast-7", "--node-taint", "reserved=yes:NoSchedule")
+		"--with-node-id", "--node-label", "site=mast-7", "--node-external-ip", "198.51.100.7", "--node-taint", "reserved=yes:NoSchedule")
 	eventually(j.ctx, j.t, "n4 tells that it waits", func() error {
 		if log := j.must(j.ctx, j.t, "logs", "n4"); !strings.Contains(log, "waiting for the server") {
 			return fmt.Errorf("its log is:\n%s", log)
@@ -252,12 +252,28 @@ func (j joinTest) beforeServer() {
 	if !strings.HasPrefix(n4.Name, "n4-") || len(n4.Name) != len("n4-")+8 {
 		j.t.Errorf("its name is %s", n4.Name)
 	}
+	if got := externalIP(n4); got != "198.51.100.7" {
+		j.t.Errorf("its external address is %q", got)
+	}
+	// Its kubelet has got a certificate with that address, too.
+	eventually(j.ctx, j.t, "the kubelet of "+n4.Name, func() error {
+		return j.client.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes", n4.Name, "proxy/healthz").Do(j.ctx).Error()
+	})
 	for _, taint := range n4.Spec.Taints {
 		if taint.Key == "reserved" && taint.Value == "yes" && taint.Effect == corev1.TaintEffectNoSchedule {
 			return
 		}
 	}
 	j.t.Errorf("its taints are %+v", n4.Spec.Taints)
+}
+
+func externalIP(n *corev1.Node) string {
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeExternalIP {
+			return a.Address
+		}
+	}
+	return ""
 }
 
 // serverKilled ends the server the hard way: pods on n2 do not notice.

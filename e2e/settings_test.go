@@ -59,7 +59,7 @@ func TestOtherSettings(t *testing.T) {
 	const dir, port = "/srv/edge", "7443"
 	c := ownCluster(t, "--data-dir", dir, "--https-listen-port", port,
 		"--cluster-cidr", "10.52.0.0/16", "--service-cidr", "10.53.0.0/16", "--cluster-domain", "edge.example",
-		"--flannel-backend", "host-gw", "--node-label", "shop=17", "--write-kubeconfig-mode", "0640")
+		"--flannel-backend", "host-gw", "--node-label", "shop=17", "--node-external-ip", "198.51.100.17", "--write-kubeconfig-mode", "0640")
 	s := newSpace(t, c, 3*time.Minute)
 	for _, file := range []string{"httpd-1.tar", "busybox-1.tar"} { // cluster puts images where they belong by default
 		data, err := os.ReadFile(filepath.Join(env.images, file))
@@ -93,6 +93,9 @@ func TestOtherSettings(t *testing.T) {
 	node := must[*corev1.Node](s)(s.client.CoreV1().Nodes().Get(s.ctx, node1, metav1.GetOptions{}))
 	if node.Labels["shop"] != "17" {
 		t.Errorf("the node's labels are %v", node.Labels)
+	}
+	if got := externalIP(node); got != "198.51.100.17" {
+		t.Errorf("the node's external address is %q", got)
 	}
 	if st, err := os.Stat(s.path(t, node1, adminKubeconfig)); err != nil || st.Mode().Perm() != 0o640 {
 		t.Errorf("%s has mode %v (%v), want 640", adminKubeconfig, st.Mode(), err)

@@ -40,7 +40,7 @@ func identityOptions() []Option {
 		},
 		{
 			Name: "node-external-ip", Group: groupNode, Value: "ADDRESS",
-			Usage:   "Address at which the node is reached from outside the cluster, for its certificates; at most one of each family.",
+			Usage:   "Address at which the node is reached from outside the cluster, for its certificates and its Node; at most one of each family.",
 			binding: addrsAt(func(s *Server) *[]netip.Addr { return &s.NodeExternalIP }),
 		},
 		{

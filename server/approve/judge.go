@@ -172,7 +172,7 @@ func (r Request) missing(s State) string {
 			}
 		}
 		for _, addr := range r.addrs {
-			if slices.Contains(addrs, addr) {
+			if slices.Contains(addrs, addr) && !(isExternal(s.Node, addr) && isExternal(other, addr)) {
 				return shared(r.Node, addr.String(), other.Name)
 			}
 		}
@@ -182,6 +182,21 @@ func (r Request) missing(s State) string {
 
 func shared(node, what, other string) string {
 	return fmt.Sprintf("Nodes %s and %s both have %s. If %[2]s is not in use any more, remove it with `limpet node remove %[2]s`.", node, other, what)
+}
+
+// isExternal tells whether the address is the Node's from outside only. Machines
+// behind one router share that of the router; the API server calls none there.
+func isExternal(n *corev1.Node, addr netip.Addr) bool {
+	external := false
+	for _, a := range n.Status.Addresses {
+		if got, err := netip.ParseAddr(a.Address); err == nil && got.Unmap() == addr {
+			if a.Type != corev1.NodeExternalIP {
+				return false
+			}
+			external = true
+		}
+	}
+	return external
 }
 
 // addressesOf are the host names and the addresses in a Node's status.

@@ -138,9 +138,15 @@ func TestJudgeServing(t *testing.T) {
 		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.42.1.1"},
 		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "127.0.0.1"},
 		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.0.0.8"},
+		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "198.51.100.1"},
+		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "10.0.0.88"},
 	)
 	other := testNode("shop-2", "10.0.0.8")
-	other.Status.Addresses = append(other.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalDNS, Address: "same"})
+	other.Status.Addresses = append(other.Status.Addresses,
+		corev1.NodeAddress{Type: corev1.NodeInternalDNS, Address: "same"},
+		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "198.51.100.1"},
+		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.0.0.88"},
+	)
 	all := []*corev1.Node{node, other, testNode("mast", "10.0.0.1")}
 
 	for name, c := range map[string]struct {
@@ -156,6 +162,8 @@ func TestJudgeServing(t *testing.T) {
 		"an address not there yet":       {nil, []string{"10.0.0.77"}, node, Wait, "not among the addresses"},
 		"a name not there yet":           {[]string{"shop-one"}, nil, node, Wait, "not among the host names"},
 		"another node's address":         {nil, []string{"10.0.0.8"}, node, Wait, "limpet node remove shop-2"},
+		"the address of their router":    {nil, []string{"10.0.0.7", "198.51.100.1"}, node, Approve, ""},
+		"another node's, as external":    {nil, []string{"10.0.0.88"}, node, Wait, "limpet node remove shop-2"},
 		"another node's host name":       {[]string{"same"}, nil, node, Wait, "limpet node remove shop-2"},
 		"another node's name":            {[]string{"shop-2"}, nil, node, Deny, "another node"},
 		"the server's name":              {[]string{"mast"}, nil, node, Deny, "server"},
