@@ -36,6 +36,12 @@ func main() {
 		Kubectl:     kubectl.Run,
 		Ctr:         ctr.Run,
 		CheckConfig: checkConfig,
+		CheckArguments: func(l *config.Loaded) error {
+			if l.Command == config.ForAgent {
+				return agent.Check(l.Agent())
+			}
+			return server.Check(l.Server)
+		},
 		Datastore: func(w io.Writer, cfg config.Server) cli.DatastoreActions {
 			return datastorectl.Control{Config: cfg, Out: w, Socket: status.Socket, DatastoreSocket: server.DatastoreSocket}
 		},

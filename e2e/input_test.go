@@ -47,6 +47,8 @@ func TestWrongInput(t *testing.T) {
 		{"overlapping ranges", "server --data-dir DATA --cluster-cidr 10.43.0.0/16", 2, []string{"overlap", "10.43.0.0/16"}},
 		{"two problems", "server --data-dir DATA --https-listen-port 99999 --flannel-backend teleport", 2, []string{"99999", "teleport", "vxlan"}},
 		{"config check, wrong", "config check --config /srv/unknown-key.yaml", 2, []string{"/srv/unknown-key.yaml:2", "did you mean cluster-cidr?"}},
+		{"config check, argument", "config check --data-dir DATA --kubelet-arg no-such-flag=1", 2, []string{"kubelet", "no-such-flag"}},
+		{"config check, agent's argument", "config check --for agent --server https://10.0.0.5:6443 --data-dir DATA --kube-proxy-arg proxy-mode=teleport", 2, []string{"kube-proxy", "teleport"}},
 		{"kube-apiserver-arg", "server --data-dir DATA --kube-apiserver-arg no-such-flag=1", 2, []string{"kube-apiserver", "unknown flag: --no-such-flag"}},
 		{"kube-apiserver-arg, wrong value", "server --data-dir DATA --kube-apiserver-arg authorization-mode=Nonsense", 2, []string{"kube-apiserver", "Nonsense"}},
 		{"kube-controller-manager-arg", "server --data-dir DATA --kube-controller-manager-arg node-monitor-period=never", 2, []string{"kube-controller-manager", "never"}},

@@ -25,6 +25,9 @@ type Actions struct {
 	Ctr     func(ctx context.Context, args []string) error
 	// CheckConfig gets a completed configuration, which is not validated.
 	CheckConfig func(ctx context.Context, w io.Writer, cfg config.Node) error
+	// CheckArguments says what is wrong with the arguments for upstream's components
+	// in a completed and validated configuration.
+	CheckArguments func(loaded *config.Loaded) error
 	// Datastore works on the datastore of a completed and validated configuration.
 	Datastore func(w io.Writer, cfg config.Server) DatastoreActions
 	// Bundle works on bundles; the configuration is completed and validated, except

@@ -50,12 +50,15 @@ func (a *App) configCheckCommand() *cli.Command {
 		Name:        "check",
 		HelpName:    "limpet config check", // cli knows it only when config runs, not for limpet help
 		Usage:       "Check the configuration and report every problem",
-		Description: "Starts and changes nothing. Exits with 2 when there is a problem.",
+		Description: "The arguments for upstream's components are checked, too. Starts and changes nothing.\nExits with 2 when there is a problem.",
 		Flags:       append([]cli.Flag{forFlag()}, config.Flags(opts)...),
 		Action: func(c *cli.Context) error {
 			loaded, err := a.validChosen(c, opts)
 			if err != nil {
 				return err
+			}
+			if err := a.Actions.CheckArguments(loaded); err != nil {
+				return &usageError{command: commandName(c), err: err}
 			}
 			_, err = fmt.Fprintf(a.Stdout, "The configuration of %s is valid.\n", loaded.Command)
 			return failed(c, err)

@@ -59,11 +59,12 @@ func newRun(t *testing.T) *run {
 			r.passed = append([]string{"ctr"}, args...)
 			return r.err
 		},
-		CheckConfig: func(_ context.Context, _ io.Writer, c config.Node) error { r.checked = &c; return r.err },
-		Status:      func(_ context.Context, _ io.Writer, f Format) error { r.status = f; return r.err },
-		Kill:        func(_ context.Context, _ io.Writer, what Removal) error { r.killed = &what; return r.err },
-		Doctor:      func(_ context.Context, _ io.Writer, e Examination) error { r.examined = &e; return r.err },
-		Uninstall:   func(_ context.Context, _ io.Writer, what Removal) error { r.uninstalled = &what; return r.err },
+		CheckArguments: func(*config.Loaded) error { return r.err },
+		CheckConfig:    func(_ context.Context, _ io.Writer, c config.Node) error { r.checked = &c; return r.err },
+		Status:         func(_ context.Context, _ io.Writer, f Format) error { r.status = f; return r.err },
+		Kill:           func(_ context.Context, _ io.Writer, what Removal) error { r.killed = &what; return r.err },
+		Doctor:         func(_ context.Context, _ io.Writer, e Examination) error { r.examined = &e; return r.err },
+		Uninstall:      func(_ context.Context, _ io.Writer, what Removal) error { r.uninstalled = &what; return r.err },
 	})
 	r.app.Stdout, r.app.Stderr = &r.stdout, &r.stderr
 	r.app.LookupEnv = func(k string) (string, bool) { v, ok := r.env[k]; return v, ok }
