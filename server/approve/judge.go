@@ -172,7 +172,7 @@ func (r Request) missing(s State) string {
 			}
 		}
 		for _, addr := range r.addrs {
-			if slices.Contains(addrs, addr) && !(isExternal(s.Node, addr) && isExternal(other, addr)) {
+			if slices.Contains(addrs, addr) && !bothExternal(addr, s.Node, other) {
 				return shared(r.Node, addr.String(), other.Name)
 			}
 		}
@@ -184,9 +184,14 @@ func shared(node, what, other string) string {
 	return fmt.Sprintf("Nodes %s and %s both have %s. If %[2]s is not in use any more, remove it with `limpet node remove %[2]s`.", node, other, what)
 }
 
-// isExternal tells whether the address is the Node's from outside only. Machines
-// behind one router share that of the router; the API server calls none there.
-func isExternal(n *corev1.Node, addr netip.Addr) bool {
+// bothExternal tells whether the address is one at which both Nodes are reached from
+// outside only. Machines behind one router share that of the router; the API server
+// calls none there.
+func bothExternal(addr netip.Addr, a, b *corev1.Node) bool {
+	return isExternal(addr, a) && isExternal(addr, b)
+}
+
+func isExternal(addr netip.Addr, n *corev1.Node) bool {
 	external := false
 	for _, a := range n.Status.Addresses {
 		if got, err := netip.ParseAddr(a.Address); err == nil && got.Unmap() == addr {
