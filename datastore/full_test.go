@@ -6,31 +6,21 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-)
 
-// smallDisk is a directory on a file system of some bytes.
-func smallDisk(t *testing.T, bytes int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes)); err != nil {
-		t.Skipf("mount a small disk (needs root): %v", err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	return dir
-}
+	"github.com/limpetio/limpet/internal/testenv"
+)
 
 // When the disk is full nothing that was refused is visible, to nobody and
 // never; reads go on; and writes do when there is space.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, 4<<20)
+	dir := testenv.SmallDisk(t, 4<<20)
 	path := filepath.Join(dir, "state.db")
 	s := openAt(t, path, smallHistory)
 	defer closeStore(t, s)

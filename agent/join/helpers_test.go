@@ -22,6 +22,7 @@ import (
 	joincfg "github.com/limpetio/limpet/internal/join"
 	"github.com/limpetio/limpet/internal/nodeid"
 	"github.com/limpetio/limpet/internal/pki"
+	"github.com/limpetio/limpet/internal/testenv"
 	"github.com/limpetio/limpet/internal/token"
 )
 
@@ -158,25 +159,11 @@ func (c *cluster) options() Options {
 // plain answers every connection with a text, without TLS.
 func plain(t *testing.T, text string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = conn.Read(make([]byte, 1024))
-				_, _ = conn.Write([]byte(text))
-			}()
-		}
-	}()
-	return "https://" + l.Addr().String()
+	return "https://" + testenv.Listen(t, testenv.Loopback, func(conn net.Conn) {
+		defer conn.Close()
+		_, _ = conn.Read(make([]byte, 1024))
+		_, _ = conn.Write([]byte(text))
+	})
 }
 
 func swapSecret(t *testing.T, full string) string {

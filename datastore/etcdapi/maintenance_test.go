@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/limpetio/limpet/datastore"
+	"github.com/limpetio/limpet/internal/testenv"
 )
 
 func TestStatusAndAlarm(t *testing.T) {
@@ -46,11 +46,7 @@ func TestStatusAndAlarm(t *testing.T) {
 // The disk really is full, and then is not.
 func TestAlarmOfFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	if err := syscall.Mount("limpet-test", dir, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
-		t.Skipf("cannot make a small file system, which takes root: %v", err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	dir := testenv.SmallDisk(t, 4<<20)
 	store := openStore(t, datastore.Options{Path: filepath.Join(dir, "state.db")})
 	f := &fixture{store: store, socket: filepath.Join(t.TempDir(), "etcd.sock")}
 	start(t, Options{Socket: f.socket, Store: store})

@@ -11,26 +11,8 @@ import (
 	"testing"
 
 	"github.com/limpetio/limpet/datastore/sqlog"
+	"github.com/limpetio/limpet/internal/testenv"
 )
-
-// smallDisk is a file system of its own.
-func smallDisk(t *testing.T, options string) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,"+options)
-	if errors.Is(err, syscall.EPERM) {
-		t.Skip("mounting needs root")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // plain hides how large the source is.
 type plain struct{ *testLog }
@@ -40,7 +22,7 @@ func (plain) Stats()                                          {}
 
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, "size=2m")
+	dir := testenv.SmallDisk(t, 2<<20)
 	small := newLog(t, 10)
 	before := mustSave(t, plain{small}, dir, SaveOptions{})
 	large := newLog(t, 5000)
@@ -88,7 +70,7 @@ func fill(t *testing.T, dir string) {
 
 func TestRestoreToAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := smallDisk(t, "size=1m")
+	disk := testenv.SmallDisk(t, 1<<20)
 	db := filepath.Join(disk, "state.db")
 	log := openLog(t, db)
 	log.put(t, 0, 10)
@@ -105,7 +87,7 @@ func TestRestoreToAFullDisk(t *testing.T) {
 
 func TestReadOnlyDirectory(t *testing.T) {
 	t.Parallel()
-	dir, log := smallDisk(t, "size=2m"), newLog(t, 10)
+	dir, log := testenv.SmallDisk(t, 2<<20), newLog(t, 10)
 	info := mustSave(t, plain{log}, dir, SaveOptions{})
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)

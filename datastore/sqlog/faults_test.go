@@ -9,32 +9,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// mountSmall mounts a small file system of its own for the test.
-func mountSmall(t *testing.T, size string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	dir := filepath.Join(t.TempDir(), "mnt")
-	mkdir(t, dir)
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skip("cannot mount a tmpfs: ", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
+	"github.com/limpetio/limpet/internal/testenv"
+)
 
 // With a full disk commits fail and leave nothing behind, reads go on, and
 // commits succeed again when there is space.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	dir := mountSmall(t, "4m")
+	dir := testenv.SmallDisk(t, 4<<20)
 	ballast := filepath.Join(dir, "ballast")
 	write(t, ballast, strings.Repeat("x", 1<<20))
 	write(t, ballast+"2", strings.Repeat("x", 800<<10))
@@ -94,7 +77,7 @@ func TestDiskFull(t *testing.T) {
 // A full disk at the start is an error, and does no harm.
 func TestOpenOnFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := mountSmall(t, "1m")
+	dir := testenv.SmallDisk(t, 1<<20)
 	o := Options{Path: filepath.Join(dir, "state.db")}
 	ballast := filepath.Join(dir, "ballast")
 	fillDisk := func() {
@@ -130,7 +113,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 
 func TestReadOnlyFileSystem(t *testing.T) {
 	t.Parallel()
-	dir := mountSmall(t, "1m")
+	dir := testenv.SmallDisk(t, 1<<20)
 	o := Options{Path: filepath.Join(dir, "state.db")}
 	l, _ := mustOpen(t, o)
 	mustCommit(t, l, put(1, "/a", 100))

@@ -1,25 +1,14 @@
 package reserve
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
-)
 
-// disk is a file system of some bytes.
-func disk(t *testing.T, bytes int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes)); err != nil {
-		t.Skipf("mount a small disk (needs root): %v", err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	return dir
-}
+	"github.com/limpetio/limpet/internal/testenv"
+)
 
 // occupy writes a file of so many bytes.
 func occupy(t *testing.T, dir string, bytes int64) (file string) {
@@ -47,7 +36,7 @@ func exists(dir string) bool {
 
 func TestFullDiskGetsItsReserveBack(t *testing.T) {
 	t.Parallel()
-	dir, log := disk(t, 2*spare), slog.New(slog.DiscardHandler)
+	dir, log := testenv.SmallDisk(t, 2*spare), slog.New(slog.DiscardHandler)
 	for range 2 { // the second finds it
 		if err := keep(t.Context(), dir, log, time.Hour); err != nil {
 			t.Fatal(err)
@@ -70,7 +59,7 @@ func TestFullDiskGetsItsReserveBack(t *testing.T) {
 
 func TestReserveWaitsForSpace(t *testing.T) {
 	t.Parallel()
-	dir := disk(t, 2*spare)
+	dir := testenv.SmallDisk(t, 2*spare)
 	ballast := occupy(t, dir, spare+1)
 	done := make(chan error, 1)
 	go func() { done <- keep(t.Context(), dir, slog.New(slog.DiscardHandler), time.Millisecond) }()
@@ -92,7 +81,7 @@ func TestReserveWaitsForSpace(t *testing.T) {
 
 func TestHalfAReserveIsReplaced(t *testing.T) {
 	t.Parallel()
-	dir := disk(t, 2*spare)
+	dir := testenv.SmallDisk(t, 2*spare)
 	if err := os.WriteFile(filepath.Join(dir, Name), []byte("cut"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+
+	"github.com/limpetio/limpet/internal/testenv"
 )
 
 // What an idle tunnel may cost, both of its ends taken together.
@@ -15,7 +17,7 @@ const (
 func TestCostOfATunnel(t *testing.T) { // not parallel: it looks at the whole process
 	const tunnels = 50
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	open := func(i int) {
 		name := fmt.Sprintf("node-%d", i)
 		w.node(name, kubelet)

@@ -166,27 +166,6 @@ func await(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// listen serves every connection to address with serve, until the test ends.
-func listen(t *testing.T, address string, serve func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { _ = c.Close() })
-			go serve(c)
-		}
-	}()
-	return l.Addr().String()
-}
-
 func (w *world) dial(address string) net.Conn {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)

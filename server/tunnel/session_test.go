@@ -16,6 +16,7 @@ import (
 	"time"
 
 	agenttunnel "github.com/limpetio/limpet/agent/tunnel"
+	"github.com/limpetio/limpet/internal/testenv"
 )
 
 // ask requests a tunnel by hand and returns the answer's status and text.
@@ -86,8 +87,8 @@ func TestWhoGetsATunnel(t *testing.T) {
 func TestAnotherNodesCertificate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	right := listen(t, "127.0.0.1:0", func(c net.Conn) { _, _ = io.WriteString(c, "n2"); _ = c.Close() })
-	wrong := listen(t, "127.0.0.1:0", func(c net.Conn) { _, _ = io.WriteString(c, "n3"); _ = c.Close() })
+	right := testenv.Listen(t, "127.0.0.1:0", func(c net.Conn) { _, _ = io.WriteString(c, "n2"); _ = c.Close() })
+	wrong := testenv.Listen(t, "127.0.0.1:0", func(c net.Conn) { _, _ = io.WriteString(c, "n3"); _ = c.Close() })
 	w.node("n2", right)
 	liar := testNode("n3", 0, []string{"127.42.1.0/24"}, "192.0.2.1") // all that n2 has
 	liar.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(portNumber(t, right))
@@ -116,7 +117,7 @@ func portNumber(t *testing.T, address string) int {
 func TestNewSessionReplacesOld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	if status, _ := w.ask(w.certificate("n2", "system:node:n2", "system:nodes")); status != 101 { // and is silent ever after
 		t.Fatal(status)
@@ -133,7 +134,7 @@ func TestNewSessionReplacesOld(t *testing.T) {
 func TestNodeDeleted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	a, _ := w.agent("n2", kubelet)
 	s := w.connected("n2", nil)
@@ -174,7 +175,7 @@ func TestEndsWithItsCertificate(t *testing.T) {
 func TestSilentTunnel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	w.hub.direct = func(ctx context.Context, _, _ string) (net.Conn, error) { // as behind NAT
 		<-ctx.Done()
@@ -204,7 +205,7 @@ func TestSilentTunnel(t *testing.T) {
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	address := w.address()
 	w.agent("n2", kubelet, address)
@@ -220,7 +221,7 @@ func TestServerRestart(t *testing.T) {
 func TestOneServerWithTwoAddresses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	a, _ := w.agent("n2", kubelet, w.address(), "localhost:"+port(w.address()))
 	w.connected("n2", nil)
@@ -250,8 +251,8 @@ func TestNothingIsLeft(t *testing.T) { // not parallel: it counts goroutines
 	before := runtime.NumGoroutine()
 	t.Run("use", func(t *testing.T) {
 		w := newWorld(t)
-		kubelet := listen(t, "127.0.0.1:0", echo)
-		pod := listen(t, podIP+":0", echo)
+		kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
+		pod := testenv.Listen(t, podIP+":0", echo)
 		w.node("n2", kubelet)
 		_, stop := w.agent("n2", kubelet)
 		w.connected("n2", nil)

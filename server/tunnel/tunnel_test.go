@@ -14,6 +14,7 @@ import (
 	"time"
 
 	agenttunnel "github.com/limpetio/limpet/agent/tunnel"
+	"github.com/limpetio/limpet/internal/testenv"
 )
 
 func echo(c net.Conn) {
@@ -36,8 +37,8 @@ func talk(t *testing.T, c net.Conn, line string) {
 func TestReachKubeletAndPods(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
-	pod := listen(t, podIP+":0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
+	pod := testenv.Listen(t, podIP+":0", echo)
 	w.node("n2", kubelet)
 	w.agent("n2", kubelet)
 	w.connected("n2", nil)
@@ -54,7 +55,7 @@ func TestReachKubeletAndPods(t *testing.T) {
 		t.Errorf("remote address %s, want %s", c.RemoteAddr(), pod)
 	}
 	// What is no node's is not asked of a node.
-	other := listen(t, "127.0.0.1:0", echo)
+	other := testenv.Listen(t, "127.0.0.1:0", echo)
 	talk(t, w.dial(other), "directly")
 	if got := w.hub.Sessions()[0].Connections; got != 3 {
 		t.Errorf("%d connections through the tunnel after a direct one, want 3", got)
@@ -66,7 +67,7 @@ func TestReachKubeletAndPods(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	w.agent("n2", kubelet)
 	s := w.connected("n2", nil)
@@ -90,7 +91,7 @@ func TestRefusals(t *testing.T) {
 func TestContentAndEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	w.agent("n2", kubelet)
 	w.connected("n2", nil)
@@ -98,7 +99,7 @@ func TestContentAndEnds(t *testing.T) {
 	t.Run("large both ways", func(t *testing.T) {
 		data := make([]byte, 32<<20)
 		_, _ = rand.Read(data)
-		c := w.dial(listen(t, podIP+":0", echo))
+		c := w.dial(testenv.Listen(t, podIP+":0", echo))
 		go func() { _, _ = c.Write(data) }()
 		h := sha256.New()
 		if _, err := io.CopyN(h, c, int64(len(data))); err != nil {
@@ -109,7 +110,7 @@ func TestContentAndEnds(t *testing.T) {
 		}
 	})
 	t.Run("the node's end", func(t *testing.T) {
-		c := w.dial(listen(t, podIP+":0", func(c net.Conn) {
+		c := w.dial(testenv.Listen(t, podIP+":0", func(c net.Conn) {
 			_, _ = io.WriteString(c, "all there is")
 			_ = c.Close()
 		}))
@@ -122,7 +123,7 @@ func TestContentAndEnds(t *testing.T) {
 	})
 	t.Run("the server's end", func(t *testing.T) {
 		got := make(chan string, 1)
-		c := w.dial(listen(t, podIP+":0", func(c net.Conn) {
+		c := w.dial(testenv.Listen(t, podIP+":0", func(c net.Conn) {
 			all, err := io.ReadAll(c)
 			got <- string(all)
 			if err != nil {
@@ -142,7 +143,7 @@ func TestContentAndEnds(t *testing.T) {
 		}
 	})
 	t.Run("a failure is no end", func(t *testing.T) {
-		c := w.dial(listen(t, podIP+":0", func(c net.Conn) {
+		c := w.dial(testenv.Listen(t, podIP+":0", func(c net.Conn) {
 			_, _ = io.WriteString(c, "half of")
 			one := make([]byte, 1)
 			_, _ = c.Read(one)
@@ -159,7 +160,7 @@ func TestContentAndEnds(t *testing.T) {
 		}
 	})
 	t.Run("deadlines", func(t *testing.T) {
-		c := w.dial(listen(t, podIP+":0", func(net.Conn) {}))
+		c := w.dial(testenv.Listen(t, podIP+":0", func(net.Conn) {}))
 		_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		if _, err := c.Read(make([]byte, 1)); !isTimeout(err) {
 			t.Errorf("read: %v, want a timeout", err)
@@ -178,20 +179,20 @@ func isTimeout(err error) bool {
 func TestSlowReadersHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	w.agent("n2", kubelet)
 	w.connected("n2", nil)
 
 	piece := make([]byte, 1<<20)
-	flood := listen(t, podIP+":0", func(c net.Conn) {
+	flood := testenv.Listen(t, podIP+":0", func(c net.Conn) {
 		for {
 			if _, err := c.Write(piece); err != nil {
 				return
 			}
 		}
 	})
-	deaf := listen(t, podIP+":0", func(net.Conn) {})
+	deaf := testenv.Listen(t, podIP+":0", func(net.Conn) {})
 	var writers sync.WaitGroup
 	for range 30 {
 		w.dial(flood) // and nobody reads
@@ -207,7 +208,7 @@ func TestSlowReadersHoldUpNobody(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 	}
 	time.Sleep(300 * time.Millisecond) // until the buffers are full
-	c := w.dial(listen(t, podIP+":0", echo))
+	c := w.dial(testenv.Listen(t, podIP+":0", echo))
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	go func() { _, _ = c.Write(bytes.Repeat(piece, 8)) }()
 	if _, err := io.CopyN(io.Discard, c, 8<<20); err != nil {
@@ -218,8 +219,8 @@ func TestSlowReadersHoldUpNobody(t *testing.T) {
 func TestStreamsAreLimited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
-	pod := listen(t, podIP+":0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
+	pod := testenv.Listen(t, podIP+":0", echo)
 	w.node("n2", kubelet)
 	w.agent("n2", kubelet)
 	w.connected("n2", nil)
@@ -244,7 +245,7 @@ func TestStreamsAreLimited(t *testing.T) {
 func TestDialEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	kubelet := listen(t, "127.0.0.1:0", echo)
+	kubelet := testenv.Listen(t, "127.0.0.1:0", echo)
 	w.node("n2", kubelet)
 	w.hub.direct = func(ctx context.Context, _, _ string) (net.Conn, error) { // as behind NAT
 		<-ctx.Done()
