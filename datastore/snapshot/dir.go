@@ -84,7 +84,7 @@ func requireSpace(dir string, need int64) error {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("look for free space in %s: %w", dir, err)
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // 32 bits on arm
 	if free < need {
 		return fmt.Errorf("%w: %s has %d MiB free and %d MiB are needed; free some space or choose another directory",
 			sqlog.ErrNoSpace, dir, free>>20, (need+(1<<20)-1)>>20)

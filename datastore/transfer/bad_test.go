@@ -103,7 +103,7 @@ func TestBadSources(t *testing.T) {
 		"a column is more": {make: func(t *testing.T, p string) { kineSQL(t, p, kineTable, "ALTER TABLE kine ADD COLUMN shard INTEGER") }, want: ErrNewer, says: "shard"},
 		"newer":            {make: func(t *testing.T, p string) { kineSQL(t, p, kineTable, "PRAGMA user_version=2") }, want: ErrNewer, says: "newer Limpet"},
 		"revision too big": {make: func(t *testing.T, p string) {
-			kineSQL(t, p, kineTable, fmt.Sprintf("INSERT INTO kine(id, name) VALUES(%d, 'a')", sqlog.MaxRevision+1))
+			kineSQL(t, p, kineTable, fmt.Sprintf("INSERT INTO kine(id, name) VALUES(%d, 'a')", int64(sqlog.MaxRevision+1)))
 		}, want: ErrDamaged},
 		"revision negative": {make: func(t *testing.T, p string) { kineSQL(t, p, kineTable, "INSERT INTO kine(id, name) VALUES(-1, 'a')") }, want: ErrDamaged},
 		"not a number": {make: func(t *testing.T, p string) {

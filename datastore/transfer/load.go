@@ -123,7 +123,7 @@ func (l *loader) flush(ctx context.Context) error {
 // goes on: above the source's, as nobody can say whether that has all its keys.
 func (l *loader) finish(ctx context.Context) error {
 	if l.report.SourceRevision > sqlog.MaxRevision/2-l.opts.Margin {
-		return fmt.Errorf("revision %d is too large: the datastore counts to %d", l.report.SourceRevision, sqlog.MaxRevision/2)
+		return fmt.Errorf("revision %d is too large: the datastore counts to %d", l.report.SourceRevision, int64(sqlog.MaxRevision/2))
 	}
 	l.report.Revision = l.report.SourceRevision + max(l.opts.Margin, 1)
 	return l.flush(ctx)
