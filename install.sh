@@ -99,11 +99,11 @@ cleanup() {
   status=$?
   trap - EXIT HUP INT TERM
   set +e
+  [ -z "${STAGED-}" ] || rm -rf "$STAGED"
   if [ -z "$DONE" ] && [ "$status" -ne 0 ] && [ -n "$UNDO" ]; then
     undo
     printf '%s\n' "install.sh: the machine is as it was before" >&2
   fi
-  [ -z "${STAGED-}" ] || rm -rf "$STAGED"
   [ -z "$WORK" ] || rm -rf "$WORK"
   [ -z "$LOCKED" ] || rm -rf "$LOCK"
   exit "$status"
@@ -223,11 +223,15 @@ download() {
       # What came before the line broke is kept.
       curl -fL $quiet -C - --connect-timeout 20 --speed-limit 1 --speed-time 60 -o "$2" "$1" || code=$?
     elif have wget; then
-      # GNU's wget would try twenty times by itself; the one of busybox knows no such option.
-      once=''
-      ! wget --help 2>&1 | grep -q -e --tries || once=--tries=1
-      # shellcheck disable=SC2086 # an option or nothing
-      wget -q -c -T 60 $once -O "$2" "$1" || code=$?
+      # GNU's wget would try twenty times by itself. The one of busybox knows no such
+      # option, and may have been built without -T: then it crashes when it is told that.
+      case $(wget --help 2>&1 || :) in
+        *--tries*) options='-T 60 --tries=1' ;;
+        *' SEC '*) options='-T 60' ;;
+        *) options='' ;;
+      esac
+      # shellcheck disable=SC2086 # options or nothing
+      wget -q -c $options -O "$2" "$1" || code=$?
     else
       die "there is neither curl nor wget to download with; install one, or carry the limpet-airgap archive here"
     fi
@@ -356,11 +360,18 @@ no_step_back() {
   die "$installed is installed, which is newer than $VERSION; set INSTALL_LIMPET_VERSION=$VERSION if you want to go back"
 }
 
+# leftovers: removes what a run left that the power ended, wherever it writes.
+leftovers() {
+  for file in "$BIN_DIR/limpet" "$(unit_file)" "$(env_file)" "$(log_rotation)" "$RECORD" "$DATA_DIR/agent/images/x" "$DATA_DIR/upgrade/release/x"; do
+    case $file in /*) rm -rf "$(dirname "$file")"/.limpet-install.* ;; esac
+  done
+}
+
 # stage_binary: leaves the verified new binary in STAGED/limpet, unless it is installed.
 stage_binary() {
   make_dir "$BIN_DIR"
+  leftovers
   STAGED=$BIN_DIR/.limpet-install.$$
-  rm -rf "$BIN_DIR"/.limpet-install.* # of a run that the power ended
   mkdir "$STAGED" || die "cannot create $STAGED"
   BINARY=$BIN_DIR/limpet
   [ -n "$FROM" ] || return 0
@@ -435,6 +446,15 @@ check_arguments() {
   eval "\"\$BINARY\" config check --for $ROLE$(each_arg quote_shell)" >"$WORK/check" 2>&1 ||
     die "limpet $ROLE would refuse its configuration:
 $(sed 's/^/  /' "$WORK/check")"
+  dir=$(eval "\"\$BINARY\" config print --for $ROLE$(each_arg quote_shell)" 2>/dev/null | sed -n 's|^data-dir: \(/[^ "]*\)  #.*|\1|p')
+  DATA_DIR=${dir:-$DATA_DIR}
+}
+
+# Where limpet has its data. It writes this file when that is not the usual place.
+DATA_DIR=/var/lib/limpet
+data_dir() {
+  if [ -s /etc/limpet/data-dir ]; then read -r DATA_DIR </etc/limpet/data-dir || :; fi
+  DATA_DIR=${LIMPET_DATA_DIR:-$DATA_DIR}
 }
 
 # variables PREFIX: names of the set environment variables with that prefix. Values may
@@ -483,6 +503,12 @@ env_file() {
   esac
 }
 
+# log_rotation: OpenRC's services write files, which somebody has to keep small.
+log_rotation() {
+  [ "$INIT" != openrc ] || [ ! -d /etc/logrotate.d ] || printf '%s' "/etc/logrotate.d/$SERVICE"
+}
+log_file() { printf '%s' "/var/log/$SERVICE.log"; }
+
 # unit_systemd: no sandboxing option that makes a mount namespace, a seccomp filter or a
 # device policy: containers would inherit it, and mounts of pods would not be seen.
 unit_systemd() {
@@ -530,11 +556,13 @@ description="Limpet: Kubernetes for the edge ($ROLE)"
 supervisor=supervise-daemon
 command=$(printf '%s' "$BIN_DIR/limpet" | quote_shell)
 command_args=$1
-output_log=/var/log/$SERVICE.log
-error_log=/var/log/$SERVICE.log
+output_log=$(log_file)
+error_log=$(log_file)
 pidfile=/run/$SERVICE.pid
 respawn_delay=5
 respawn_max=0
+# limpet takes up to 25 s to stop in order.
+retry=TERM/60/KILL/5
 rc_ulimit="-n 1048576"
 
 depend() {
@@ -631,6 +659,8 @@ put() {
     *) (umask 077 && cp "$1" "$new") ;;
   esac || { full "$new" && die "cannot write $new"; }
   chmod "$3" "$new"
+  # On the disk before it has its name: a power cut leaves the one or the other, whole.
+  sync "$new" 2>/dev/null || sync
   if [ -e "$2" ] || [ -L "$2" ]; then
     rm -f "$old"
     ln "$2" "$old" 2>/dev/null || cp -pP "$2" "$old" || die "cannot keep the old $2"
@@ -689,7 +719,7 @@ script() {
 # images: those of the archive, to where limpet imports them from.
 images() {
   case $FROM in /*) ;; *) return 0 ;; esac
-  images_dir=${LIMPET_DATA_DIR:-/var/lib/limpet}/agent/images
+  images_dir=$DATA_DIR/agent/images
   for image in "$FROM"/images/*.tar*; do
     [ -f "$image" ] || continue
     check "$image" "images/$(basename "$image")"
@@ -698,6 +728,17 @@ images() {
     put "$image" "$images_dir/$(basename "$image")" 0644
     CHANGED=$before # imported while limpet runs
   done
+}
+
+# proof: the signed checksums of the binary, with which this machine can hand it on to
+# others. An installed binary keeps those that it has.
+proof() {
+  [ -n "$FROM" ] || return 0
+  before=$CHANGED
+  for name in version sha256sums sha256sums.minisig; do
+    put "$WORK/$name" "$DATA_DIR/upgrade/release/$name" 0644
+  done
+  CHANGED=$before
 }
 
 # record: what `limpet uninstall` removes, one path a line, directories with a slash at
@@ -725,8 +766,19 @@ selinux() {
   if pods fail with 'permission denied', look into the audit log (ausearch -m avc)"
 }
 
+# log_files: the log goes with limpet, and is kept below 10 MiB where there is logrotate.
+log_files() {
+  keep_record "$(log_file)"
+  [ -e "$(log_file)" ] || undo_later remove "$(log_file)"
+  [ -n "$(log_rotation)" ] || return 0
+  printf '%s\n' "# Written by install.sh." "$(log_file) {" \
+    '  size 10M' '  rotate 2' '  compress' '  copytruncate' '  missingok' '  notifempty' '}' >"$WORK/logrotate"
+  before=$CHANGED
+  put "$WORK/logrotate" "$(log_rotation)" 0644
+  CHANGED=$before
+}
+
 install_all() {
-  : >"$WORK/record"
   BEFORE=$CHANGED
   script limpet-killall.sh kill
   script limpet-uninstall.sh uninstall
@@ -735,6 +787,7 @@ install_all() {
   link kubectl
   link ctr
   images
+  proof
   if [ "$INIT" != none ]; then
     mode=0644
     [ "$INIT" = systemd ] || mode=0755
@@ -742,6 +795,7 @@ install_all() {
     put "$WORK/env" "$(env_file)" 0600
     put "$WORK/unit" "$(unit_file)" $mode
   fi
+  [ "$INIT" != openrc ] || log_files
   record
   sync
 }
@@ -788,24 +842,48 @@ start() {
 # await: until it is up, the start has failed, or the time is over. An agent whose server
 # cannot be reached waits for it as long as it takes: that is no failure.
 await() {
-  if [ "$INIT" != systemd ]; then
-    step "limpet $VERSION is starting; see: limpet status, /var/log/$SERVICE.log"
-    return
-  fi
-  limit=${INSTALL_LIMPET_START_TIMEOUT:-300} waited=0 told=''
+  limit=${INSTALL_LIMPET_START_TIMEOUT:-300} waited=0 told='' text=''
+  "await_$INIT"
+}
+
+up() {
+  step "limpet $VERSION is up${text:+: $text}"
+  [ "$ROLE" = agent ] || say "see: $BIN_DIR/limpet kubectl get nodes"
+}
+
+# not_up HINT: the time is over.
+not_up() {
+  [ "$ROLE" = server ] && start_failed "it was not up after $limit s"
+  step "limpet $VERSION is installed and goes on starting${text:+: $text}"
+  say "see: $1"
+}
+
+# await_openrc: OpenRC does not know when limpet is up, but limpet does.
+await_openrc() {
+  first=''
+  until "$BIN_DIR/limpet" status 2>/dev/null | grep -q '^limpet  *ready '; do
+    # supervise-daemon starts whatever has ended again, as another process.
+    child=$(cat "/run/openrc/options/$SERVICE/child_pid" 2>/dev/null || :)
+    first=${first:-$child}
+    if [ "$child" != "$first" ] || { [ -n "$child" ] && [ ! -d "/proc/$child" ]; }; then start_failed "it ended"; fi
+    [ "$waited" -lt "$limit" ] || { not_up "$BIN_DIR/limpet status, $(log_file)" && return; }
+    sleep 1
+    waited=$((waited + 1))
+  done
+  up
+}
+
+await_systemd() {
   while :; do
     state=$(systemctl show -p ActiveState --value "$SERVICE") text=''
     if [ "$(systemctl show -p InvocationID --value "$SERVICE")" = "$before" ]; then
       state='the run before' # the new one has not begun
     else
       text=$(systemctl show -p StatusText --value "$SERVICE")
+      [ "$(systemctl show -p SubState --value "$SERVICE")" != auto-restart ] || state=failed
     fi
     case $state in
-      active)
-        step "limpet $VERSION is up${text:+: $text}"
-        [ "$ROLE" = agent ] || say "see: $BIN_DIR/limpet kubectl get nodes"
-        return
-        ;;
+      active) up && return ;;
       failed) start_failed "it ended" ;;
     esac
     [ "$state" = 'the run before' ] || [ "$(systemctl show -p NRestarts --value "$SERVICE")" = 0 ] || start_failed "it ended"
@@ -817,15 +895,16 @@ await() {
     sleep 1
     waited=$((waited + 1))
   done
-  [ "$ROLE" = server ] && start_failed "it was not up after $limit s"
-  step "limpet $VERSION is installed and goes on starting${text:+: $text}"
-  say "see: journalctl -u $SERVICE -f"
+  not_up "journalctl -u $SERVICE -f"
 }
 
 start_failed() {
   warn "$SERVICE did not start: $1. The end of its log:"
-  journalctl -u "$SERVICE" -n 20 --no-pager -o cat 2>/dev/null | sed 's/^/    /' >&2 || :
-  die "$SERVICE did not start, so the installation is taken back; what limpet wrote itself (in ${LIMPET_DATA_DIR:-/var/lib/limpet}) stays"
+  case $INIT in
+    systemd) journalctl -u "$SERVICE" -n 20 --no-pager -o cat 2>/dev/null ;;
+    openrc) tail -n 20 "$(log_file)" ;;
+  esac | sed 's/^/    /' >&2 || :
+  die "$SERVICE did not start, so the installation is taken back; what limpet wrote itself (in $DATA_DIR) stays"
 }
 
 main() {
@@ -851,6 +930,7 @@ main() {
   : >"$WORK/record"
   choose_bin_dir
   choose_service "$@"
+  data_dir
   get_release
   no_step_back
   stage_binary

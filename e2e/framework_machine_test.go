@@ -15,25 +15,32 @@ import (
 	"time"
 )
 
-// machines are whole machines with systemd, made by scripts/machine, with a release
-// server on their network. As nodes they are n1, n2, … of a cluster that has no limpet
-// until a test installs it.
+// machines are whole machines with a service manager, made by scripts/machine, with a
+// release server on their network. As nodes they are n1, n2, … of a cluster that has no
+// limpet until a test installs it.
 type machines struct {
 	*cluster
+	kind     string // systemd or openrc
 	releases *releaseServer
 }
 
-// newMachines boots n1 and begins to serve on the LAN.
+// newMachines boots n1 with systemd and begins to serve on the LAN.
 func newMachines(t *testing.T) *machines {
+	t.Helper()
+	return newMachinesOf(t, "systemd")
+}
+
+// newMachinesOf does it with that service manager; what has OpenRC has busybox's tools.
+func newMachinesOf(t *testing.T, kind string) *machines {
 	t.Helper()
 	env.own.Lock()
 	name := clusterName(t.Name())
-	m := &machines{cluster: &cluster{name: name, dir: filepath.Join(env.clusters, name)}}
+	m := &machines{kind: kind, cluster: &cluster{name: name, dir: filepath.Join(env.clusters, name)}}
 	t.Cleanup(func() {
 		defer env.own.Unlock()
 		if t.Failed() {
-			r := m.in(context.Background(), node1, "journalctl", "-u", "limpet", "-n", "40", "--no-pager", "-o", "cat")
-			t.Logf("the end of limpet's journal on n1:\n%s", r.text())
+			r := m.in(context.Background(), node1, "sh", "-c", "journalctl -u limpet -n 40 --no-pager -o cat 2>/dev/null || tail -n 40 /var/log/limpet.log")
+			t.Logf("the end of limpet's log on n1:\n%s", r.text())
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -48,7 +55,7 @@ func newMachines(t *testing.T) *machines {
 
 func (m *machines) up(t *testing.T, name string) {
 	t.Helper()
-	rootfs := m.machine(t, "rootfs")
+	rootfs := m.machine(t, "rootfs", m.kind)
 	m.machine(t, "machine", "up", name, strings.TrimSpace(rootfs))
 }
 
@@ -133,9 +140,15 @@ func (s *releaseServer) publish(t *testing.T, version, binary string) {
 	}
 	s.key = pkg("key", key)
 	pkg("release", "-level", "1", "-key", key, "-version", version, "-out", out, "-image", filepath.Join(env.images, "httpd-1.tar"), "amd64="+binary)
+	s.point(t, version)
+}
+
+// point makes a published release the channel's.
+func (s *releaseServer) point(t *testing.T, version string) {
+	t.Helper()
 	stable := filepath.Join(s.dir, "stable")
 	for _, name := range []string{"latest", "install.sh"} {
-		data, err := os.ReadFile(filepath.Join(out, name))
+		data, err := os.ReadFile(filepath.Join(s.dir, version, name))
 		if err == nil {
 			err = errors.Join(os.MkdirAll(stable, 0o755), os.WriteFile(filepath.Join(stable, name), data, 0o644))
 		}
@@ -148,5 +161,9 @@ func (s *releaseServer) publish(t *testing.T, version, binary string) {
 // curlPipe is the one command: words are more environment, quoted for a shell.
 func (m *machines) curlPipe(ctx context.Context, node string, words ...string) result {
 	env := append([]string{"INSTALL_LIMPET_ARTIFACT_URL=" + m.releases.url}, words...)
-	return m.in(ctx, node, "sh", "-c", "curl -sfL "+m.releases.url+"/stable/install.sh | "+strings.Join(env, " ")+" sh -")
+	get := "curl -sfL "
+	if m.kind == "openrc" {
+		get = "wget -qO- "
+	}
+	return m.in(ctx, node, "sh", "-c", get+m.releases.url+"/stable/install.sh | "+strings.Join(env, " ")+" sh -")
 }

@@ -24,12 +24,14 @@ const proxyValue = `http://user:p"a'ss $word%n` + "`x`" + `\@10.99.0.1:3128/`
 // everything that can go wrong has, and goes on with updates, reboots and a second
 // machine that joins from an air-gap archive.
 func TestInstall(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	m := newMachines(t)
 	m.releases.publish(t, "v0.1.1", env.bin)
+	before := m.state(ctx, t, node1, machineState)
 
 	t.Run("failures change nothing", func(t *testing.T) { m.failedInstalls(ctx, t) })
+	t.Run("power cut in a download", func(t *testing.T) { m.cutDownload(ctx, t) })
 
 	r := m.curlPipe(ctx, node1, "HTTPS_PROXY='"+strings.ReplaceAll(proxyValue, "'", `'\''`)+"'", "NO_PROXY=10.0.0.0/8,.local")
 	if r.code != 0 || !strings.Contains(r.stdout, "signature checked by openssl") || !strings.Contains(r.stdout, "is up") {
@@ -46,12 +48,9 @@ func TestInstall(t *testing.T) {
 	}
 	t.Run("two at once", func(t *testing.T) { m.twoInstalls(ctx, t) })
 	t.Run("update", func(t *testing.T) { m.updates(ctx, t) })
-	t.Run("reboot", func(t *testing.T) {
-		m.machine(t, "machine", "reboot", node1)
-		m.nodeReady(ctx, t)
-		m.mustIn(ctx, t, node1, "limpet", "kubectl", "wait", "--timeout=60s", "--for=condition=Ready", "pod/web")
-	})
+	t.Run("power cut in an update", func(t *testing.T) { m.cutUpdate(ctx, t) })
 	t.Run("air gap agent", func(t *testing.T) { m.airGapAgent(ctx, t) })
+	t.Run("removal", func(t *testing.T) { m.removal(ctx, t, node1, "/usr/local/bin", before) })
 }
 
 // failedInstalls tries what must fail on a machine without limpet.
@@ -92,7 +91,90 @@ func (m *machines) failedInstalls(ctx context.Context, t *testing.T) {
 	fails("a full disk", "MiB free", nil, "INSTALL_LIMPET_BIN_DIR=/mnt")
 	m.mustIn(ctx, t, node1, "umount", "/mnt")
 	fails("an unknown architecture", "there is no limpet for the architecture 'riscv64'", nil, "PATH=/root/shim:$PATH")
+	m.noSpace(ctx, t)
 	m.mustIn(ctx, t, node1, "rm", "-r", "/root/shim")
+}
+
+// noSpace: there is none for the helper programs, which limpet finds when it starts.
+func (m *machines) noSpace(ctx context.Context, t *testing.T) {
+	t.Helper()
+	before := m.mustIn(ctx, t, node1, "bash", "-c", installTree)
+	m.mustIn(ctx, t, node1, "sh", "-c", "mkdir /var/lib/limpet && mount -t tmpfs -o size=30m small /var/lib/limpet")
+	r := m.curlPipe(ctx, node1)
+	if r.code == 0 || !strings.Contains(r.text(), "no space at /var/lib/limpet") || !strings.Contains(r.text(), "the installation is taken back") {
+		t.Errorf("no space for unpacking: exit status %d:\n%s", r.code, r.text())
+	}
+	m.mustIn(ctx, t, node1, "sh", "-c", "umount /var/lib/limpet && rmdir /var/lib/limpet")
+	if after := m.mustIn(ctx, t, node1, "bash", "-c", installTree); after != before {
+		t.Errorf("no space for unpacking changed the machine: %s", changedLines(before, after))
+	}
+}
+
+// cutDownload: the power fails while the first binary comes.
+func (m *machines) cutDownload(ctx context.Context, t *testing.T) {
+	waits, release := make(chan struct{}), make(chan struct{})
+	hold := func(w http.ResponseWriter, path string) bool {
+		if !strings.HasSuffix(path, "/limpet-amd64") {
+			return false
+		}
+		w.Header().Set("Content-Length", "200000000")
+		_, _ = w.Write(make([]byte, 10_000_000))
+		close(waits)
+		<-release
+		return true
+	}
+	m.cutPower(ctx, t, hold, waits)
+	close(release)
+	if left := m.mustIn(ctx, t, node1, "sh", "-c", "ls -A /usr/local/bin; ls /etc/systemd/system | grep limpet || :"); !strings.HasPrefix(left, ".limpet-install.") {
+		t.Errorf("the machine was not installing: %q", left)
+	}
+}
+
+// cutUpdate: the power fails when the new binary is in place and the rest is not; then
+// the machine works, and the update can be had once more.
+func (m *machines) cutUpdate(ctx context.Context, t *testing.T) {
+	m.mustIn(ctx, t, node1, "sh", "-c", `mkdir /root/shim && cat >/root/shim/sync <<'END' && chmod +x /root/shim/sync
+#!/bin/sh
+case $1 in *.installed.new) curl -s `+m.releases.url+`/cut ;; esac
+exec /bin/sync "$@"
+END`)
+	waits, release := make(chan struct{}), make(chan struct{})
+	hold := func(_ http.ResponseWriter, path string) bool {
+		if path == "/cut" {
+			close(waits)
+			<-release
+		}
+		return false
+	}
+	m.cutPower(ctx, t, hold, waits, "PATH=/root/shim:$PATH", "INSTALL_LIMPET_VERSION=v0.1.1")
+	close(release)
+	m.nodeReady(ctx, t)
+	m.mustIn(ctx, t, node1, "limpet", "kubectl", "wait", "--timeout=60s", "--for=condition=Ready", "pod/web")
+	m.mustIn(ctx, t, node1, "rm", "-r", "/root/shim")
+	if r := m.curlPipe(ctx, node1, "INSTALL_LIMPET_VERSION=v0.1.1"); r.code != 0 || !strings.Contains(r.stdout, "limpet v0.1.1") {
+		t.Errorf("the update once more: exit status %d:\n%s", r.code, r.text())
+	}
+	if left := m.mustIn(ctx, t, node1, "find", "/etc", "/usr", "/var", "-name", ".limpet-install*"); left != "" {
+		t.Errorf("left:\n%s", left)
+	}
+}
+
+// cutPower reboots n1 while install.sh waits for the hook, which closes waits.
+func (m *machines) cutPower(ctx context.Context, t *testing.T, hook func(http.ResponseWriter, string) bool, waits <-chan struct{}, words ...string) {
+	t.Helper()
+	m.releases.with(hook, func() {
+		ended := make(chan result, 1)
+		go func() { ended <- m.curlPipe(ctx, node1, words...) }()
+		select {
+		case <-waits:
+		case r := <-ended:
+			t.Fatalf("install.sh ended early: %s", r.text())
+		}
+		m.machine(t, "machine", "reboot", node1)
+		if r := <-ended; r.code == 0 {
+			t.Errorf("install.sh succeeded without power:\n%s", r.text())
+		}
+	})
 }
 
 func (m *machines) nodeReady(ctx context.Context, t *testing.T) {
@@ -185,24 +267,29 @@ func (m *machines) updates(ctx context.Context, t *testing.T) {
 	if got := m.containerID(ctx, t); got != container {
 		t.Errorf("the pod's container was %s and is %s after a failed update", container, got)
 	}
-	m.releases.publish(t, "v0.2.0", newer) // the channel's again
+	m.releases.point(t, "v0.2.0")
 }
 
-// airGapAgent joins a second machine that has no way to the release server.
+// airGapAgent joins a second machine that has no way to the release server, and a
+// read-only /usr/local.
 func (m *machines) airGapAgent(ctx context.Context, t *testing.T) {
 	m.up(t, "n2")
+	before := m.state(ctx, t, "n2", machineState)
 	archive := filepath.Join(m.releases.dir, "v0.2.0", "limpet-airgap-amd64.tar.zst")
 	if out, err := exec.CommandContext(ctx, "tar", "--zstd", "-xf", archive, "-C", m.path(t, "n2", "/root")).CombinedOutput(); err != nil {
 		t.Fatalf("unpack the archive: %v: %s", err, out)
 	}
+	m.mustIn(ctx, t, "n2", "sh", "-c", "mount --bind /usr/local /usr/local && mount -o remount,bind,ro /usr/local")
 	token := strings.TrimSpace(m.mustIn(ctx, t, node1, "cat", dataDir+"/server/token"))
 	r := m.in(ctx, "n2", "env", "LIMPET_URL=https://"+m.nodeIP(t, node1)+":6443", "LIMPET_TOKEN="+token, "sh", "/root/limpet-airgap-amd64/install.sh")
-	if r.code != 0 || !strings.Contains(r.stdout, "installing from the files in /root/limpet-airgap-amd64") {
+	if r.code != 0 || !strings.Contains(r.stdout, "installing from the files in /root/limpet-airgap-amd64") || !strings.Contains(r.stdout, "the binary goes to /opt/bin") {
 		t.Fatalf("exit status %d:\n%s", r.code, r.text())
 	}
 	m.mustIn(ctx, t, node1, "limpet", "kubectl", "wait", "--timeout=60s", "--for=create", "node/n2")
 	m.mustIn(ctx, t, node1, "limpet", "kubectl", "wait", "--timeout=60s", "--for=condition=Ready", "node/n2")
-	m.mustIn(ctx, t, "n2", "sh", "-c", "test -f "+dataDir+"/agent/images/httpd-1.tar && test $(stat -c %a /etc/systemd/system/limpet-agent.service.env) = 600")
+	m.mustIn(ctx, t, "n2", "sh", "-c", "test -f "+dataDir+"/agent/images/httpd-1.tar && test $(stat -c %a /etc/systemd/system/limpet-agent.service.env) = 600 && test -x /opt/bin/limpet && test ! -e /usr/local/bin/limpet")
+	m.mustIn(ctx, t, "n2", "sh", "-c", "umount /usr/local && rm -r /root/limpet-airgap-amd64")
+	m.removal(ctx, t, "n2", "/opt/bin", before)
 }
 
 // brokenBinary is a program that can do everything but start.

@@ -9,16 +9,20 @@ import (
 	"time"
 )
 
-// machineState prints all of a node that limpet may have a hand in, a line for
+// nodeState prints all of a node that limpet may have a hand in, a line for
 // each thing, without what changes by itself.
-const machineState = `
+const nodeState = `
 find / -xdev \( -path /proc -o -path /sys -o -path /usr -o -path /root/.kube -o -path /srv/kept \) -prune -o -printf 'file %p %y %m %l\n'
 find /run /tmp /dev -xdev \( -path /run/node -o -path /dev/pts \) -prune -o -printf 'file %p %y %m\n'
+` + kernelState
+
+// kernelState is the part of it that is in the kernel.
+const kernelState = `
 awk '{print "mount", $5, $9, $10}' /proc/self/mountinfo
 ip -o link | sed 's/^[0-9]*: /interface /'
 ip route show table all | sed 's/^/route /'
 ip rule | sed 's/^/rule /'
-/srv/kept/nft/bin/nft list ruleset | sed 's/^/nft /'
+[ ! -e /srv/kept/nft ] || /srv/kept/nft/bin/nft list ruleset | sed 's/^/nft /'
 find /sys/fs/cgroup -type d | sed 's/^/cgroup /'
 cd /proc/sys
 find net vm kernel -type f | grep -vE 'random|nf_conntrack_count|ns_last_pid|kernel/nr_|neigh|flush|/pty/|drop_caches|sched_domain|stat_refresh|compact_memory' |
@@ -196,13 +200,19 @@ func startPod(ctx context.Context, t *testing.T, c *cluster) {
 
 func state(ctx context.Context, t *testing.T, c *cluster) []string {
 	t.Helper()
-	lines := strings.Split(c.mustIn(ctx, t, node1, "bash", "-c", machineState), "\n")
-	slices.Sort(lines)
-	lines = slices.Compact(lines)
+	lines := look(ctx, t, c, node1, nodeState)
 	if len(lines) < 500 || !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "nft table ") }) {
 		t.Fatalf("only %d lines describe the machine", len(lines))
 	}
 	return lines
+}
+
+// look returns the lines that a script prints on a node, sorted.
+func look(ctx context.Context, t *testing.T, c *cluster, node, script string) []string {
+	t.Helper()
+	lines := strings.Split(c.mustIn(ctx, t, node, "bash", "-c", script), "\n")
+	slices.Sort(lines)
+	return slices.Compact(lines)
 }
 
 // compare fails if the states differ in lines that matter.

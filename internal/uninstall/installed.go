@@ -57,3 +57,13 @@ func removeInstalled(path string) error {
 	}
 	return nil
 }
+
+// rotated are the older parts of a log that install.sh recorded, which logrotate has
+// made of it: limpet.log.1, limpet.log.2.gz.
+func rotated(path string) []string {
+	if !below(path, "/var/log") || strings.HasSuffix(path, "/") {
+		return nil
+	}
+	parts, _ := filepath.Glob(path + ".[0-9]*") // fails for a bad pattern: nothing can have such a name
+	return parts
+}

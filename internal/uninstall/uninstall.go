@@ -145,6 +145,9 @@ func (j *job) removeInstallation(ctx context.Context) {
 			j.say("Removing %s", path)
 		}
 		j.note(path, removeInstalled(path))
+		for _, part := range rotated(path) {
+			j.note(part, removeInstalled(part))
+		}
 	}
 	j.note(created.InstalledFile, removeInstalled(created.InstalledFile))
 	if !j.KeepData && slices.Contains(j.record.Paths, j.DataDir) {

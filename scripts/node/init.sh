@@ -7,7 +7,7 @@
 # the node's service manager, which starts limpet as systemd would with
 # KillMode=process (limpet's death ends limpet alone) and reaps orphans. A machine of
 # scripts/machine (NODE-DIR/machine exists) has a disk with a whole system instead, and
-# that system's systemd becomes process 1.
+# that system's systemd, or its own init, becomes process 1.
 set -euo pipefail
 
 stage=$1 dir=$2 node=$3 ready=$4
@@ -206,6 +206,7 @@ mount_cgroups
 mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old
+hash -r # the programs are the disk's now, and may be elsewhere
 umount -n -l /.old
 rmdir /.old
 mount --make-rshared / # as systemd has it; mountPropagation needs it
@@ -214,8 +215,10 @@ echo 0 >/proc/sys/net/ipv4/ip_forward
 if [[ -n $machine ]]; then
   echo "up $host_pid" >&5
   exec 4>&- 5>&-
-  # The variable tells systemd that it need not set up a whole computer.
-  exec env -i container=limpet-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
+  # The variable tells systemd, and OpenRC, that they need not set up a whole computer.
+  paths=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  [[ ! -x /lib/systemd/systemd ]] || exec env -i container=limpet-test "$paths" /lib/systemd/systemd
+  exec env -i container=lxc "$paths" /sbin/init
 fi
 
 mkfifo -m 0600 /run/node/ctl

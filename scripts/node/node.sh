@@ -47,12 +47,27 @@ node_exec() {
   shift
   (($#)) || set -- bash
   node_alive "$node" || die "node $node is not running; start it with: cluster reboot $node"
-  # The systemd of a machine removes what it finds empty and did not make itself.
-  [[ ! -e $CLUSTER_DIR/$node/machine ]] || cg_make "$CG/$node/exec"
-  cg_enter "$CG/$node/exec"
-  exec nsenter -t "$(node_init "$node")" -m -u -i -n -p -C -- \
-    setpriv --bounding-set -sys_time env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+  # The systemd of a machine removes what it finds empty and did not make itself, at
+  # any moment: also between these two.
+  if [[ -e $CLUSTER_DIR/$node/machine ]]; then
+    await 5 node_enter "$CG/$node/exec" || die "the cgroup of machine $node cannot be entered"
+  else
+    cg_enter "$CG/$node/exec"
+  fi
+  exec setpriv --bounding-set -sys_time nsenter -t "$(node_init "$node")" -m -u -i -n -p -C -- \
+    env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 HOSTNAME="$node" "$@"
+}
+
+# node_enter PATH: makes PATH and moves the calling shell there, in every hierarchy or
+# with a failure.
+node_enter() {
+  local mnt left=''
+  cg_make "$1" 2>/dev/null || true
+  while read -r _ mnt _; do
+    { echo "$BASHPID" >"$mnt/$1/cgroup.procs"; } 2>/dev/null || left=$mnt
+  done <<<"$CG_LIST"
+  [[ -z $left ]]
 }
 
 # node_root NODE: the node's root as the machine sees it.

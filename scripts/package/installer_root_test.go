@@ -42,7 +42,9 @@ const limpetScript = `#!/bin/sh
 case "$1 ${2-}" in
   "--version "*) echo "limpet VERSION (0123456789ab)" ;;
   "config check") for a; do case $a in --bad*) echo "unknown flag $a"; exit 2 ;; esac; done ;;
+  "config print") case "$*" in *--data-dir*) echo "data-dir: /srv/the-data  # flag --data-dir" ;; *) echo "data-dir: /var/lib/limpet  # default" ;; esac ;;
   "verify --public-key") grep -q trusted "$4.minisig" ;;
+  "status ") cat /run/fake/state ;;
   *) exit 3 ;;
 esac
 `
@@ -65,15 +67,20 @@ case $1 in
 esac
 `
 
+// openrc starts what /run/fake/next says.
 const openrc = `#!/bin/sh
 echo "${0##*/} $*" >>/run/fake/calls
 case "${0##*/} $2" in
   "rc-service status") [ -e /run/fake/state ] || exit 3 ;;
-  "rc-service start" | "rc-service restart") : >/run/fake/state ;;
-  "rc-service stop") rm -f /run/fake/state ;;
+  "rc-service start" | "rc-service restart")
+    cp /run/fake/next /run/fake/state
+    echo "why it ended" >"/var/log/$1.log"
+    mkdir -p "/run/openrc/options/$1" && echo 99999999 >"/run/openrc/options/$1/child_pid"
+    ;;
+  "rc-service stop") rm -rf /run/fake/state "/run/openrc/options/$1" ;;
 esac
 case "${0##*/} $1" in
-  "rc-update add") mkdir -p /etc/runlevels/default && ln -s "/etc/init.d/$2" "/etc/runlevels/default/$2" ;;
+  "rc-update add") ln -s "/etc/init.d/$2" "/etc/runlevels/default/$2" ;;
   "rc-update del") rm -f "/etc/runlevels/default/$2" ;;
 esac
 exit 0
@@ -105,6 +112,12 @@ func newRoot(t *testing.T, shell, init string) *root {
 	case "openrc":
 		for _, name := range []string{"openrc-run", "rc-service", "rc-update"} {
 			r.write("bin/"+name, openrc, 0o755)
+		}
+		r.write("run/fake/next", "limpet     ready  1s\n", 0o644)
+		for _, d := range []string{"run/openrc/options", "var/log", "etc/logrotate.d", "etc/runlevels/default"} {
+			if err := os.MkdirAll(filepath.Join(r.dir, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	server := httptest.NewServer(http.HandlerFunc(r.serve))

@@ -246,8 +246,9 @@ func TestAirGap(t *testing.T) {
 
 func TestOpenRC(t *testing.T) {
 	forShells(t, "openrc", func(r *root) {
-		r.good(nil, "https_proxy=http://a b", "--", "server", "--tls-san", "it's")
+		r.good([]string{"limpet v0.1.0 is up"}, "https_proxy=http://a b", "--", "server", "--tls-san", "it's")
 		r.wantCalls("rc-update add limpet default", "rc-service limpet start")
+		r.wantMode("etc/logrotate.d/limpet", 0o644)
 		r.wantMode("etc/init.d/limpet", 0o755)
 		r.wantMode("etc/limpet/limpet.env", 0o600)
 		// As supervise-daemon's shell would see them.
@@ -259,6 +260,43 @@ func TestOpenRC(t *testing.T) {
 		r.good([]string{"nothing has changed"})
 		r.wantCalls()
 		r.same(before)
+	})
+}
+
+func TestFailedStartOnOpenRC(t *testing.T) {
+	forShells(t, "openrc", func(r *root) {
+		r.write("run/fake/next", "nothing\n", 0o644)
+		if err := os.RemoveAll(filepath.Join(r.dir, "usr/local")); err != nil { // what it makes there goes, too
+			r.Fatal(err)
+		}
+		r.bad("why it ended")
+		r.wantCalls("rc-update add limpet default", "rc-service limpet start", "rc-service limpet stop", "rc-update del limpet default")
+	})
+}
+
+// The proof goes where limpet has its data, and what a run left that the power ended
+// goes with the next.
+func TestProofAndLeftovers(t *testing.T) {
+	forShells(t, "systemd", func(r *root) {
+		const proof = "srv/the-data/upgrade/release/"
+		left := []string{"usr/local/bin/.limpet-install.1234/limpet", "etc/systemd/system/.limpet-install.limpet.service.env.old", "var/lib/limpet/.limpet-install.installed.new"}
+		for _, name := range left {
+			r.write(name, "half", 0o600)
+		}
+		r.good(nil, "--", "server", "--data-dir", "/srv/the-data")
+		for _, name := range left {
+			if r.read(name) != "" {
+				r.Errorf("%s is still there", name)
+			}
+		}
+		for _, name := range []string{"version", "sha256sums", "sha256sums.minisig"} {
+			if got := r.read(proof + name); got == "" || got != string(r.files["v0.1.0/"+name]) {
+				r.Errorf("%s is %q", proof+name, got)
+			}
+			if !strings.Contains(r.read("var/lib/limpet/installed"), "/"+proof+name+"\n") {
+				r.Errorf("the record lacks %s", name)
+			}
+		}
 	})
 }
 

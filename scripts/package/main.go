@@ -5,6 +5,8 @@
 //	    and makes one there when there is none
 //	package release -key FILE -version V -out DIR -root DIR [-image FILE]… ARCH=BINARY…
 //	    writes the release; internal/release describes its files
+//	package check -key PUBLIC-KEY -root DIR DIR
+//	    checks a finished release, and tries to start its binaries
 //
 // The same inputs give the same bytes: files are sorted, and times are SOURCE_DATE_EPOCH
 // (seconds since 1970; default 0).
@@ -50,7 +52,28 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "release" {
 		return runRelease(ctx, args[1:])
 	}
-	return errors.New("usage: package key FILE | package release FLAGS ARCH=BINARY…")
+	if len(args) > 0 && args[0] == "check" {
+		return runCheck(ctx, args[1:])
+	}
+	return errors.New("usage: package key FILE | package release FLAGS ARCH=BINARY… | package check FLAGS DIR")
+}
+
+func runCheck(ctx context.Context, args []string) error {
+	c := checker{log: os.Stdout}
+	flags := flag.NewFlagSet("check", flag.ContinueOnError)
+	flags.StringVar(&c.key, "key", "", "public key")
+	flags.StringVar(&c.root, "root", ".", "root of the source tree")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if c.key == "" || flags.NArg() != 1 {
+		return errors.New("-key and one directory are needed")
+	}
+	c.dir = flags.Arg(0)
+	if err := c.check(ctx); err != nil {
+		return fmt.Errorf("%s is not a good release: %w", c.dir, err)
+	}
+	return nil
 }
 
 func runRelease(ctx context.Context, args []string) error {
