@@ -28,7 +28,7 @@ LDFLAGS := -s -w \
 
 BIN := dist/limpet$(if $(filter-out $(shell go env GOHOSTARCH),$(ARCH)),-$(ARCH))
 
-.PHONY: help deps payload build package run stop test unit test-datastore e2e lint vet docs images clean conformance bench-start bench-idle bench-api bench-agent bench-datastore
+.PHONY: help deps payload build package image run stop test unit test-datastore e2e lint vet docs images clean conformance bench-start bench-idle bench-api bench-agent bench-datastore
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,8 +44,11 @@ build: payload ## build dist/limpet (ARCH=arm64 or ARCH=arm cross-compiles to di
 	@$(GOENV) go build -ldflags '$(LDFLAGS)' -o $(BIN) .
 	@scripts/size $(BIN)
 
-package: deps ## build a signed release in dist/release (ARCHS="amd64 arm64 arm", SIGNING_KEY=FILE, IMAGES="FILE…")
+package: deps ## build a signed release for all architectures in dist/release (ARCHS=amd64, SIGNING_KEY=FILE, IMAGES="FILE…")
 	@scripts/package/build
+
+image: deps ## build the container image in dist/image (ARCHS="amd64 arm64 arm", IMAGE_NAME=NAME)
+	@scripts/image/build
 
 images: deps ## build the test images
 	@scripts/images/build

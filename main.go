@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/limpetio/limpet/internal/bundle"
 	"github.com/limpetio/limpet/internal/cli"
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/containerinit"
 	"github.com/limpetio/limpet/internal/datastorectl"
 	"github.com/limpetio/limpet/internal/doctor"
 	"github.com/limpetio/limpet/internal/hostcheck"
@@ -22,6 +24,7 @@ import (
 	"github.com/limpetio/limpet/internal/logging"
 	"github.com/limpetio/limpet/internal/nodectl"
 	"github.com/limpetio/limpet/internal/restart"
+	"github.com/limpetio/limpet/internal/servedapis"
 	"github.com/limpetio/limpet/internal/status"
 	"github.com/limpetio/limpet/internal/tokenctl"
 	"github.com/limpetio/limpet/internal/uninstall"
@@ -46,7 +49,7 @@ func main() {
 			return datastorectl.Control{Config: cfg, Out: w, Socket: status.Socket, DatastoreSocket: server.DatastoreSocket}
 		},
 		Bundle: func(w io.Writer, cfg config.Server) cli.BundleActions {
-			control := bundle.Control{Out: w, Target: bundle.Target{
+			control := bundle.Control{Out: w, APIVersions: servedapis.List, Target: bundle.Target{
 				Socket: containerd.SocketPath(agent.RunDir), ManifestsDir: server.ManifestsDir(cfg.DataDir),
 			}}
 			if logging.Terminal(os.Stderr) {
@@ -96,9 +99,13 @@ func remove(run func(context.Context, uninstall.Options) error) func(context.Con
 // the default from the start, so that Ctrl-C ends a waiting kubectl.
 //
 // A run that says that it needs a restart is begun anew in place, with the same
-// pid, unless a signal has come meanwhile.
+// pid, unless a signal has come meanwhile. As the first process of a container,
+// the run is that of a child.
 func untilSignal[Config any](image restart.Image, run func(context.Context, Config) error) func(context.Context, Config) error {
 	return func(ctx context.Context, cfg Config) error {
+		if containerinit.Needed() {
+			return containerinit.Run(os.Args, os.Environ(), slog.New(slog.NewTextHandler(os.Stderr, nil)).With("component", "init"))
+		}
 		ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		context.AfterFunc(ctx, stop)

@@ -13,7 +13,9 @@ import (
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/volume/util/subpath"
 
+	"github.com/limpetio/limpet/agent/mounter"
 	"github.com/limpetio/limpet/internal/logging"
 	"github.com/limpetio/limpet/internal/upstream"
 )
@@ -138,6 +140,9 @@ func (k *kubelet) Run(ctx context.Context, ready func()) error {
 	deps, err := app.UnsecuredDependencies(ctx, k.server, utilfeature.DefaultFeatureGate)
 	if err != nil {
 		return fmt.Errorf("construct dependencies: %w", err)
+	}
+	if own := mounter.Choose(deps.Mounter); own != deps.Mounter {
+		deps.Mounter, deps.Subpather = own, subpath.New(own)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run(ctx, k.server, deps, utilfeature.DefaultFeatureGate) }()

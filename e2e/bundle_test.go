@@ -3,9 +3,12 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TestBundle makes a bundle of an image that no registry has and of a pod's
@@ -83,4 +86,51 @@ spec:
 		}
 		return nil
 	})
+}
+
+// TestBundleChart makes a bundle of a Helm chart with a definition, an object of it, and a
+// hook, and of its image; installed, the chart's Deployment runs. No Helm is anywhere.
+func TestBundleChart(t *testing.T) {
+	s := sharedSpace(t, 3*time.Minute)
+	const work, file, ref = "/root/chart", "/root/chart/till.bundle.tar", "10.99.0.1:5999/test/charted:1"
+	t.Cleanup(func() { s.ok(os.RemoveAll(s.path(t, node1, work))) })
+	s.ok(os.CopyFS(s.path(t, node1, work+"/pos"), os.DirFS(filepath.Join(env.repo, "internal/helmchart/testdata/pos"))))
+	s.drop(t, node1, work+"/image.tar", lateImage(t, ref))
+	s.drop(t, node1, work+"/values.yaml", []byte("image: {repository: 10.99.0.1:5999/test/charted}\nprinter: {enabled: false}\nmigrate: true\n"))
+	create := func(more ...string) result {
+		return s.in(s.ctx, node1, append([]string{"limpet", "bundle", "create", "--image", work + "/image.tar", "-o", file, "--chart", work + "/pos",
+			"--values", work + "/values.yaml", "--set", "image.tag=1", "--release", "till", "--chart-namespace", s.name}, more...)...)
+	}
+	if r := create(); r.code != 1 || !strings.Contains(r.text(), "Job/till-migrate (pre-install,pre-upgrade)") {
+		t.Fatalf("exit %d: %s", r.code, r.text())
+	}
+	if _, err := os.Stat(s.path(t, node1, file)); err == nil {
+		t.Fatal("a refused chart leaves a bundle")
+	}
+	r := create("--hooks", "skip")
+	t.Log(r.text())
+	if r.code != 0 || !strings.Contains(r.text(), "left out") {
+		t.Fatalf("exit %d: %s", r.code, r.text())
+	}
+	if r := s.in(s.ctx, node1, "limpet", "bundle", "list", file); !strings.Contains(r.stdout, "chart     pos 1.4.0+build.7: release till in namespace "+s.name) {
+		t.Errorf("exit %d: %s", r.code, r.text())
+	}
+	dir := dataDir + "/server/manifests/till"
+	t.Cleanup(func() { s.ok(os.RemoveAll(s.path(t, node1, dir))) })
+	s.mustIn(s.ctx, t, node1, "limpet", "bundle", "install", file)
+	s.selected(1, map[string]string{"app.kubernetes.io/instance": "till"})
+	eventually(s.ctx, t, "the object of the chart's own kind", func() error {
+		r := s.in(s.ctx, node1, "limpet", "kubectl", "-n", s.name, "get", "till", "first", "-o", "jsonpath={.spec.number}")
+		if r.stdout != "9007199254740993" {
+			return fmt.Errorf("exit %d: %s", r.code, r.text())
+		}
+		return nil
+	})
+	config, err := s.client.CoreV1().ConfigMaps(s.name).Get(s.ctx, "till-config", metav1.GetOptions{})
+	s.ok(err)
+	for key, want := range map[string]string{"policy": "true", "beta": "false", "own": "true"} {
+		if config.Data[key] != want {
+			t.Errorf("the chart was told %s of %s", config.Data[key], key)
+		}
+	}
 }

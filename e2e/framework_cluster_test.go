@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,7 @@ const (
 type cluster struct {
 	name   string
 	dir    string
+	bin    string       // the limpet of its nodes; empty: env.bin
 	config *rest.Config // administrator, from this machine
 	client *kubernetes.Clientset
 }
@@ -41,8 +43,8 @@ func clusterName(test string) string {
 }
 
 // startCluster brings a cluster up and waits until n1 is Ready.
-func startCluster(ctx context.Context, name string, args ...string) (*cluster, error) {
-	c := &cluster{name: name, dir: filepath.Join(env.clusters, name)}
+func startCluster(ctx context.Context, name, bin string, args ...string) (*cluster, error) {
+	c := &cluster{name: name, dir: filepath.Join(env.clusters, name), bin: bin}
 	if _, err := c.script(ctx, append([]string{"up"}, args...)...); err != nil {
 		return nil, err
 	}
@@ -94,7 +96,7 @@ func (c *cluster) run(ctx context.Context, args ...string) result {
 	cmd := exec.CommandContext(ctx, filepath.Join(env.repo, "scripts", "cluster"), args...)
 	cmd.Env = c.environ()
 	if args[0] == "up" {
-		cmd.Env = append(cmd.Env, "LIMPET_BIN="+env.bin)
+		cmd.Env = append(cmd.Env, "LIMPET_BIN="+cmp.Or(c.bin, env.bin))
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second

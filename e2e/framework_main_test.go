@@ -156,7 +156,7 @@ func sharedCluster(t *testing.T) *cluster {
 	env.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
-		env.shared, env.err = startCluster(ctx, sharedName, "--images", env.images,
+		env.shared, env.err = startCluster(ctx, sharedName, "", "--images", env.images,
 			"--audit-log-path", auditLog,
 			"--kubelet-arg", fmt.Sprintf("pod-max-pids=%d", podMaxPids))
 	})
@@ -173,6 +173,12 @@ func sharedCluster(t *testing.T) *cluster {
 
 // ownCluster starts a cluster for this test alone.
 func ownCluster(t *testing.T, args ...string) *cluster {
+	t.Helper()
+	return ownClusterOf(t, "", args...)
+}
+
+// ownClusterOf is ownCluster with another binary.
+func ownClusterOf(t *testing.T, bin string, args ...string) *cluster {
 	t.Helper()
 	env.own.Lock()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -191,7 +197,7 @@ func ownCluster(t *testing.T, args ...string) *cluster {
 			t.Errorf("end the cluster: %v", err)
 		}
 	})
-	c, err := startCluster(ctx, name, append([]string{"--images", env.images}, args...)...)
+	c, err := startCluster(ctx, name, bin, append([]string{"--images", env.images}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

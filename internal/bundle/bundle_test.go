@@ -392,7 +392,7 @@ func TestHostilePaths(t *testing.T) {
 
 func TestImagesOf(t *testing.T) {
 	t.Parallel()
-	got, err := imagesOf([]byte(`# nothing
+	content, err := contentOf([]byte(`# nothing
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -403,11 +403,11 @@ apiVersion: v1
 kind: List
 items: [{kind: Pod, spec: {containers: [{image: c:1}]}}]
 `))
-	if err != nil || strings.Join(got, " ") != "a:1 b:1 c:1" {
-		t.Errorf("got %q, %v", got, err)
+	if err != nil || strings.Join(content.images, " ") != "a:1 b:1 c:1" {
+		t.Errorf("got %q, %v", content.images, err)
 	}
 	for _, bad := range []string{"kind: Pod", "apiVersion: v1", "- a", "{", "just text"} {
-		if _, err := imagesOf([]byte(bad)); err == nil {
+		if _, err := contentOf([]byte(bad)); err == nil {
 			t.Errorf("%q is taken for a manifest", bad)
 		}
 	}

@@ -17,6 +17,8 @@ type Control struct {
 	Out io.Writer
 	// Terminal gets a progress bar; nil: nobody does.
 	Terminal io.Writer
+	// APIVersions are those of this Kubernetes, for the charts of Create.
+	APIVersions func() []string
 	// Target of Install; its Progress is not used.
 	Target Target
 }
@@ -25,6 +27,10 @@ type Control struct {
 func (c Control) Create(ctx context.Context, r Recipe) error {
 	bar := c.bar()
 	r.Progress = bar.show
+	for i := range r.Charts {
+		r.Charts[i].APIVersions = c.APIVersions()
+	}
+	r.Note = func(text string) { fmt.Fprintln(c.Out, text) }
 	index, err := Create(ctx, r)
 	bar.clear()
 	if err != nil {
@@ -103,7 +109,18 @@ func (c Control) List(_ context.Context, file, publicKey string, asJSON bool) er
 	for _, name := range b.Index.Manifests() {
 		fmt.Fprintf(c.Out, "manifest  %s\n", name)
 	}
+	for _, chart := range b.Index.Charts {
+		fmt.Fprintf(c.Out, "chart     %s %s%s: release %s in namespace %s, rendered to %s\n",
+			chart.Name, chart.Version, parenthesis(chart.Digest), chart.Release, chart.Namespace, chart.Manifest)
+	}
 	return nil
+}
+
+func parenthesis(digest string) string {
+	if digest == "" {
+		return ""
+	}
+	return " (" + digest + ")"
 }
 
 // Install verifies a bundle and installs it on this machine.

@@ -26,7 +26,10 @@ type Recipe struct {
 	Images []string
 	// Manifests are paths of YAML or JSON files.
 	Manifests []string
-	// ImagesFromManifests adds the images that pods in the manifests name.
+	// Charts are rendered to one manifest each, named after the release.
+	Charts []ChartSource
+	// ImagesFromManifests adds the images that pods in the manifests, and in those of
+	// the charts, name.
 	ImagesFromManifests bool
 	// Platform of the images, as in linux/arm64; empty: this machine's.
 	Platform string
@@ -40,12 +43,14 @@ type Recipe struct {
 	SigningKey string
 	// Progress, if set, is told what has come.
 	Progress func(what string, done, total int64)
+	// Note, if set, gets what a person should know, a line at a time.
+	Note func(text string)
 }
 
 // Create makes a bundle and returns its index.
 func Create(ctx context.Context, r Recipe) (Index, error) {
 	c := creator{Recipe: r, parts: map[string]part{}, images: map[string]Image{}, dir: r.Output + ".partial"}
-	key, err := c.prepare()
+	key, err := c.prepare(ctx)
 	if err != nil {
 		return Index{}, err
 	}
@@ -58,7 +63,7 @@ func Create(ctx context.Context, r Recipe) (Index, error) {
 			return Index{}, err
 		}
 	}
-	index := Index{Name: c.Name, Platform: c.Platform, Images: slices.Collect(maps.Values(c.images))}
+	index := Index{Name: c.Name, Platform: c.Platform, Images: slices.Collect(maps.Values(c.images)), Charts: c.charts}
 	if err := write(c.dir, c.Output, index, slices.Collect(maps.Values(c.parts)), key); err != nil {
 		return Index{}, err
 	}
@@ -80,10 +85,13 @@ type creator struct {
 	matcher platforms.MatchComparer
 	parts   map[string]part  // by path
 	images  map[string]Image // by name
+	charts  []Chart
+	// namespaces are those that the manifests bring.
+	namespaces []string
 }
 
-// prepare checks all that can be checked before the first byte is fetched.
-func (c *creator) prepare() (*minisign.PrivateKey, error) {
+// prepare checks all that can be checked before the first byte is written.
+func (c *creator) prepare(ctx context.Context) (*minisign.PrivateKey, error) {
 	platform := platforms.DefaultSpec()
 	if c.Platform != "" {
 		var err error
@@ -105,10 +113,16 @@ func (c *creator) prepare() (*minisign.PrivateKey, error) {
 			return nil, fmt.Errorf("manifest %s: %w", path, err)
 		}
 	}
+	for _, chart := range c.Charts {
+		if err := c.addChart(ctx, chart); err != nil {
+			return nil, fmt.Errorf("chart %s: %w", chart.Source, err)
+		}
+	}
+	slices.SortFunc(c.charts, func(a, b Chart) int { return cmp.Compare(a.Manifest, b.Manifest) })
 	slices.Sort(c.Images)
 	c.Images = slices.Compact(c.Images)
-	if len(c.Images)+len(c.Manifests) == 0 {
-		return nil, errors.New("nothing to put into it: name images or manifests")
+	if len(c.Images)+len(c.Manifests)+len(c.Charts) == 0 {
+		return nil, errors.New("nothing to put into it: name images, manifests or charts")
 	}
 	return c.key()
 }
@@ -138,23 +152,28 @@ func (c *creator) addManifest(path string) error {
 	if err != nil {
 		return err
 	}
+	return c.putManifest(filepath.Base(path), data)
+}
+
+// putManifest takes a manifest by its base name.
+func (c *creator) putManifest(base string, data []byte) error {
 	if len(data) > maxManifest {
 		return fmt.Errorf("it has more than %d bytes", maxManifest)
 	}
-	base := filepath.Base(path)
 	if !manifestName.MatchString(base) {
 		return errors.New("its name must be of letters, digits, dots, - and _, and end in .yaml, .yml or .json")
 	}
 	if _, twice := c.parts[manifestDir+base]; twice {
 		return errors.New("another one has the same name")
 	}
-	images, err := imagesOf(data)
+	found, err := contentOf(data)
 	if err != nil {
 		return err
 	}
 	if c.ImagesFromManifests {
-		c.Images = append(c.Images, images...)
+		c.Images = append(c.Images, found.images...)
 	}
+	c.namespaces = append(c.namespaces, found.namespaces...)
 	c.parts[manifestDir+base] = memory(manifestDir+base, data)
 	return nil
 }

@@ -66,6 +66,8 @@ type Index struct {
 	// Platform that the images are for, as in linux/arm64.
 	Platform string  `json:"platform"`
 	Images   []Image `json:"images"`
+	// Charts are where some of the manifests come from, sorted by manifest.
+	Charts []Chart `json:"charts,omitempty"`
 	// Files are all others of the bundle, sorted by path.
 	Files []File `json:"files"`
 }
@@ -170,6 +172,24 @@ func (x Index) check() error {
 			return formatError("the manifest of %s is not in it", img.Name)
 		}
 		last = img.Name
+	}
+	return x.checkCharts()
+}
+
+func (x Index) checkCharts() error {
+	manifests := map[string]bool{}
+	for _, name := range x.Manifests() {
+		manifests[name] = true
+	}
+	last := ""
+	for _, c := range x.Charts {
+		if c.Manifest <= last {
+			return formatError("the chart of %q is not in its place or there twice", c.Manifest)
+		}
+		if err := c.check(manifests); err != nil {
+			return err
+		}
+		last = c.Manifest
 	}
 	return nil
 }

@@ -22,30 +22,41 @@ func nameOf(file string) string {
 // containerFields are the fields of a pod's spec that hold containers.
 var containerFields = []string{"containers", "initContainers", "ephemeralContainers"}
 
-// imagesOf returns the images that containers in the documents of a manifest name,
-// sorted. A document that is no Kubernetes object is an error.
-func imagesOf(data []byte) ([]string, error) {
-	var images []string
+// manifestContent is what a bundle has to know of a manifest.
+type manifestContent struct {
+	images     []string // that containers name, sorted
+	namespaces []string // that it makes
+}
+
+// contentOf reads a manifest. A document that is no Kubernetes object is an error.
+func contentOf(data []byte) (manifestContent, error) {
+	var c manifestContent
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc map[string]any
 		err := dec.Decode(&doc)
 		if errors.Is(err, io.EOF) {
-			slices.Sort(images)
-			return slices.Compact(images), nil
+			slices.Sort(c.images)
+			c.images = slices.Compact(c.images)
+			return c, nil
 		}
 		if err != nil {
-			return nil, err
+			return c, err
 		}
 		if doc == nil {
 			continue // only comments
 		}
 		for _, field := range []string{"apiVersion", "kind"} {
 			if s, ok := doc[field].(string); !ok || s == "" {
-				return nil, fmt.Errorf("an object in it has no %s", field)
+				return c, fmt.Errorf("an object in it has no %s", field)
 			}
 		}
-		images = append(images, imagesIn(doc)...)
+		c.images = append(c.images, imagesIn(doc)...)
+		if meta, ok := doc["metadata"].(map[string]any); ok && doc["kind"] == "Namespace" {
+			if name, ok := meta["name"].(string); ok {
+				c.namespaces = append(c.namespaces, name)
+			}
+		}
 	}
 }
 

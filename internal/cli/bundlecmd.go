@@ -69,13 +69,14 @@ func (a *App) bundleCreateCommand() *cli.Command {
 	list := func(name, value, usage string) cli.Flag {
 		return &listFlag{StringSliceFlag: &cli.StringSliceFlag{Name: name, Usage: usage}, value: value}
 	}
+	var charts []bundle.ChartSource
 	cmd := &cli.Command{
 		Name: "create", Usage: "Make a bundle",
 		Description: "Images come from registries, with the credentials of docker login, or from archives (docker save, limpet ctr images export). When it was interrupted, the same command goes on where it was.",
 		Flags: []cli.Flag{
 			list("image", "REF|FILE", "An image, or an archive of images; may be repeated."),
 			list("manifest", "FILE", "A manifest for Kubernetes; may be repeated."),
-			&cli.BoolFlag{Name: "images-from-manifests", Usage: "Add the images that pods in the manifests name."},
+			&cli.BoolFlag{Name: "images-from-manifests", Usage: "Add the images that pods in the manifests and charts name."},
 			text("platform", "OS/ARCH", "Of the images, as in linux/arm64; by default that of this machine."),
 			text("name", "NAME", "Directory of the manifests on the server; by default from the file's name."),
 			text("signing-key", "FILE", "Minisign secret key without a password (minisign -G -W)."),
@@ -85,20 +86,22 @@ func (a *App) bundleCreateCommand() *cli.Command {
 			if c.String("output") == "" {
 				return usagef(c, "needs --output FILE")
 			}
-			if len(c.StringSlice("image"))+len(c.StringSlice("manifest")) == 0 {
-				return usagef(c, "needs --image or --manifest")
+			if len(c.StringSlice("image"))+len(c.StringSlice("manifest"))+len(charts) == 0 {
+				return usagef(c, "needs --image, --manifest or --chart")
 			}
 			return failed(c, a.Actions.Bundle(a.Stdout, config.Server{}).Create(c.Context, bundle.Recipe{
-				Images: c.StringSlice("image"), Manifests: c.StringSlice("manifest"),
+				Images: c.StringSlice("image"), Manifests: c.StringSlice("manifest"), Charts: charts,
 				ImagesFromManifests: c.Bool("images-from-manifests"), Platform: c.String("platform"),
 				Name: c.String("name"), Output: c.String("output"), SigningKey: c.String("signing-key"),
 			}))
 		},
 	}
+	cmd.Flags = append(cmd.Flags, chartFlags(&charts)...)
 	cmd.HelpName = "limpet bundle create" // cli knows it only when the parent runs
 	return leaf(cmd,
 		"From a registry, for an arm64 box", "limpet bundle create --image ghcr.io/acme/pos:1.4 --platform linux/arm64 -o site.bundle.tar",
 		"All that a manifest needs, signed", "limpet bundle create --manifest pos.yaml --images-from-manifests --signing-key site.key -o s.tar",
+		"A Helm chart with its images", "limpet bundle create --chart ./pos --values shop.yaml --images-from-manifests -o s.tar",
 	)
 }
 

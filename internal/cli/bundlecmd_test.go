@@ -9,6 +9,7 @@ import (
 
 	"github.com/limpetio/limpet/internal/bundle"
 	"github.com/limpetio/limpet/internal/config"
+	"github.com/limpetio/limpet/internal/helmchart"
 )
 
 // bundles records what it was asked to do.
@@ -59,7 +60,8 @@ func TestBundleCommands(t *testing.T) {
 			t.Errorf("%s: data directory %q", line, b.dataDir)
 		}
 	}
-	for _, line := range []string{"verify", "verify a b", "list f -o xml", "create", "create -o f", "create --image a", "instal f"} {
+	for _, line := range []string{"verify", "verify a b", "list f -o xml", "create", "create -o f", "create --image a", "instal f",
+		"create -o f --values v --chart c", "create -o f --chart c --hooks run", "create -o f --chart c --release a --release b", "create -o f --chart="} {
 		if b, r, code := bundleRun(t, strings.Fields(line)...); code != ExitUsage || b.done != nil {
 			t.Errorf("%s: exit %d, %q: %s", line, code, b.done, &r.stderr)
 		}
@@ -76,5 +78,14 @@ func TestBundleCreate(t *testing.T) {
 	}
 	if code != ExitOK || !reflect.DeepEqual(b.recipe, want) {
 		t.Errorf("exit %d, %+v: %s", code, b.recipe, &r.stderr)
+	}
+	b, r, code = bundleRun(t, strings.Fields(
+		"create --chart ./one --values a.yaml --values b.yaml --set x=1 -o f.tar --chart oci://h/two:1 --release t --chart-namespace n --hooks skip")...)
+	charts := []bundle.ChartSource{
+		{Source: "./one", Options: helmchart.Options{ValueFiles: []string{"a.yaml", "b.yaml"}, Set: []string{"x=1"}}},
+		{Source: "oci://h/two:1", Options: helmchart.Options{Release: "t", Namespace: "n", Hooks: helmchart.SkipHooks}},
+	}
+	if code != ExitOK || !reflect.DeepEqual(b.recipe.Charts, charts) {
+		t.Errorf("exit %d, %+v: %s", code, b.recipe.Charts, &r.stderr)
 	}
 }

@@ -71,6 +71,8 @@ func flagInfoOf(f cli.Flag) flagInfo {
 		}
 	case *listFlag:
 		return flagInfo{names: f.Names(), value: f.value, usage: f.Usage, group: "Flags"}
+	case *chartFlag:
+		return flagInfo{names: f.Names(), value: f.value, values: f.choices, usage: f.Usage, group: "Flags"}
 	case *cli.BoolFlag:
 		return flagInfo{names: f.Names(), usage: f.Usage, group: "Flags"}
 	}
