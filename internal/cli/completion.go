@@ -116,7 +116,7 @@ func complete(app *cli.App, words []string) []candidate {
 	}
 	var out []candidate
 	for _, c := range commands {
-		if strings.HasPrefix(c.Name, current) {
+		if !c.Hidden && strings.HasPrefix(c.Name, current) {
 			out = append(out, candidate{c.Name, c.Usage})
 		}
 	}

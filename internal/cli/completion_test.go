@@ -16,8 +16,8 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{nil, "server agent token node kubectl ctr status snapshot datastore bundle check-config config doctor kill uninstall verify version completion help"},
-		{[]string{""}, "server agent token node kubectl ctr status snapshot datastore bundle check-config config doctor kill uninstall verify version completion help"},
+		{nil, "server agent token node kubectl ctr status snapshot datastore bundle check-config config doctor upgrade rollback release kill uninstall verify version completion help"},
+		{[]string{""}, "server agent token node kubectl ctr status snapshot datastore bundle check-config config doctor upgrade rollback release kill uninstall verify version completion help"},
 		{[]string{"s"}, "server status snapshot"},
 		{[]string{"--v"}, "--version"},
 		{[]string{"--h"}, "--help"},
@@ -96,7 +96,7 @@ func TestBash(t *testing.T) {
 		words string // as bash array elements
 		want  []string
 	}{
-		{`limpet ""`, []string{"server", "agent", "token", "node", "kubectl", "ctr", "status", "snapshot", "datastore", "bundle", "check-config", "config", "doctor", "kill", "uninstall", "verify", "version", "completion", "help"}},
+		{`limpet ""`, []string{"server", "agent", "token", "node", "kubectl", "ctr", "status", "snapshot", "datastore", "bundle", "check-config", "config", "doctor", "upgrade", "rollback", "release", "kill", "uninstall", "verify", "version", "completion", "help"}},
 		{`limpet co`, []string{"config", "completion"}},
 		{`limpet server --flannel-i`, []string{"--flannel-iface"}},
 		{`limpet server --flannel-backend ""`, []string{"vxlan", "host-gw", "none"}},

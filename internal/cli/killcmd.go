@@ -79,22 +79,27 @@ func removalFlags() []cli.Flag {
 	return config.Flags(config.Select(config.OptionsFor(config.ForBoth), "config", "data-dir"))
 }
 
-// removal reads what is needed of the configuration. One with mistakes in it is
-// no reason to leave limpet running.
+// removal is what is to be done. A configuration with mistakes in it is no reason
+// to leave limpet running.
 func (a *App) removal(c *cli.Context) (Removal, error) {
 	grace, err := time.ParseDuration(c.String("grace"))
 	if err != nil || grace < 0 {
 		return Removal{}, usagef(c, "flag --grace: %q is not a time, such as 30s or 1m", c.String("grace"))
 	}
+	return Removal{DataDir: a.dataDir(c), Grace: grace}, nil
+}
+
+// dataDir is that of the configuration, also of one with mistakes in it.
+func (a *App) dataDir(c *cli.Context) string {
 	loaded, err := a.read(c, config.ForServer, config.Select(config.OptionsFor(config.ForBoth), "config", "data-dir"))
-	r := Removal{DataDir: loaded.Server.DataDir, Grace: grace}
-	if r.DataDir == "" {
-		r.DataDir = config.DefaultDataDir
+	dir := loaded.Server.DataDir
+	if dir == "" {
+		dir = config.DefaultDataDir
 	}
-	if err != nil && r.DataDir == config.DefaultDataDir {
-		fmt.Fprintf(a.Stderr, "The configuration has mistakes (limpet config check tells); the data directory is taken to be %s\n", r.DataDir)
+	if err != nil && dir == config.DefaultDataDir {
+		fmt.Fprintf(a.Stderr, "The configuration has mistakes (limpet config check tells); the data directory is taken to be %s\n", dir)
 	}
-	return r, nil
+	return dir
 }
 
 // confirm asks the person at the terminal.

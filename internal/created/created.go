@@ -89,6 +89,9 @@ func All(paths ...string) Candidates {
 			"/etc/limpet", "/run/limpet", "/var/lib/kubelet", "/var/lib/cni", "/etc/cni", "/opt/cni",
 			"/var/log/pods", "/var/log/containers", "/run/netns", "/run/containerd", "/run/flannel",
 			"/run/xtables.lock", "/usr/libexec/kubernetes", "/etc/kubernetes",
+			// The guard of an upgrade, which removes these itself in the end.
+			"/etc/systemd/system/limpet-upgrade-guard.service", "/etc/systemd/system/multi-user.target.wants/limpet-upgrade-guard.service",
+			"/etc/init.d/limpet-upgrade-guard", "/etc/runlevels/default/limpet-upgrade-guard",
 		}, paths...),
 		Interfaces: slices.Clone(interfaceNames), Tables: slices.Clone(tableNames),
 		Cgroups: slices.Clone(cgroupNames), Sysctls: slices.Clone(sysctlNames),

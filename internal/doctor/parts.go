@@ -63,6 +63,7 @@ func (c *collection) parts() []part {
 		{"pods.txt", c.fromCluster(pods)},
 		{"events.txt", c.fromCluster(events)},
 		{"certificates.txt", func(context.Context) (string, error) { return certificates(time.Now(), path("server"), path("agent")) }},
+		{"upgrade.txt", files(path("upgrade", "journal.json"), path("upgrade", "*.log"))},
 		{"created.json", files(path("created.json"), "/var/lib/limpet/installed")},
 		{"data-directory.txt", func(context.Context) (string, error) { return listing(c.opts.DataDir) }},
 		{"disk.txt", func(context.Context) (string, error) {

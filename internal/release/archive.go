@@ -55,7 +55,7 @@ func (f *fetcher) fromTar(tr *tar.Reader, wantVersion string) (Fetched, error) {
 		if err != nil {
 			return Fetched{}, err
 		}
-		return f.place(sums, tr, version)
+		return f.place(sums, tr, version, proof(head))
 	}
 }
 

@@ -38,6 +38,9 @@ type Options struct {
 	Progress func(done, total int64)
 	// Logger hears of attempts that failed; nil: slog.Default.
 	Logger *slog.Logger
+	// KeepProof leaves the files version, sha256sums and sha256sums.minisig beside
+	// the binary, for whoever hands it on.
+	KeepProof bool
 }
 
 // Fetched is a verified binary on disk.
@@ -168,11 +171,35 @@ func (f *fetcher) fromFiles(ctx context.Context, base, wantVersion string) (Fetc
 		return Fetched{}, err
 	}
 	defer r.Close()
-	return f.place(sums, r, version)
+	return f.place(sums, r, version, proof{data, signature, line})
+}
+
+// proof is what shows where a binary is from.
+type proof struct{ sums, signature, version []byte }
+
+func (p proof) files() map[string][]byte {
+	return map[string][]byte{SumsFile: p.sums, SignatureFile: p.signature, VersionFile: p.version}
+}
+
+// keep writes the files; when it fails none is left.
+func (p proof) keep(dir string) error {
+	for name, data := range p.files() {
+		if err := atomicfile.Write(filepath.Join(dir, name), data, 0o644); err != nil {
+			p.remove(dir)
+			return err
+		}
+	}
+	return nil
+}
+
+func (p proof) remove(dir string) {
+	for name := range p.files() {
+		_ = os.Remove(filepath.Join(dir, name)) // what is left is only not needed
+	}
 }
 
 // place writes the binary from r, compares it, and gives it its name last.
-func (f *fetcher) place(sums Sums, r io.Reader, version string) (_ Fetched, err error) {
+func (f *fetcher) place(sums Sums, r io.Reader, version string, p proof) (_ Fetched, err error) {
 	tmp, err := os.CreateTemp(f.dir, ".limpet.part-*")
 	if err != nil {
 		return Fetched{}, err
@@ -190,8 +217,16 @@ func (f *fetcher) place(sums Sums, r io.Reader, version string) (_ Fetched, err 
 	if err = errors.Join(tmp.Chmod(0o755), tmp.Sync(), tmp.Close()); err != nil {
 		return Fetched{}, err
 	}
+	if f.KeepProof {
+		if err = p.keep(f.dir); err != nil {
+			return Fetched{}, err
+		}
+	}
 	path := filepath.Join(f.dir, "limpet")
 	if err = os.Rename(tmp.Name(), path); err != nil {
+		if f.KeepProof {
+			p.remove(f.dir)
+		}
 		return Fetched{}, err
 	}
 	return Fetched{Path: path, Version: version}, atomicfile.SyncDir(f.dir)

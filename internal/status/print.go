@@ -52,6 +52,7 @@ func (r Report) write(w io.Writer, now time.Time) error {
 	}
 	writeNode(tw, r, now)
 	writeTunnels(tw, r)
+	writeUpgrade(tw, r.Upgrade, now)
 	problems := r.Problems()
 	if len(problems) == 0 {
 		fmt.Fprintln(tw, "\nAll is well.")

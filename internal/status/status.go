@@ -36,6 +36,7 @@ type Report struct {
 	Images     []File            `json:"images,omitempty"`
 	DNS        *DNS              `json:"dns,omitempty"`
 	Tunnels    []Tunnel          `json:"tunnels,omitempty"`
+	Upgrade    *Upgrade          `json:"upgrade,omitempty"`
 
 	// Of an agent.
 	Servers      []APIServer   `json:"servers,omitempty"`

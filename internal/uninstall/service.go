@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/limpetio/limpet/internal/machine"
+	"github.com/limpetio/limpet/internal/upgrade"
 )
 
 // usualServices are the names that install.sh gives; the guard ends an upgrade.
@@ -44,6 +45,9 @@ func (j *job) stop(ctx context.Context) error {
 		if err := j.stopService(ctx, name); err != nil {
 			return err
 		}
+	}
+	if err := upgrade.EndGuard(ctx, j.DataDir); err != nil {
+		return err
 	}
 	pid, err := machine.LockOwner(j.DataDir)
 	if err != nil || pid == 0 {
