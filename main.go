@@ -4,11 +4,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/limpetio/limpet/agent"
 	"github.com/limpetio/limpet/agent/containerd"
@@ -28,6 +30,7 @@ import (
 	"github.com/limpetio/limpet/internal/status"
 	"github.com/limpetio/limpet/internal/tokenctl"
 	"github.com/limpetio/limpet/internal/uninstall"
+	"github.com/limpetio/limpet/internal/upgrade"
 	"github.com/limpetio/limpet/server"
 )
 
@@ -64,13 +67,27 @@ func main() {
 			return tokenctl.Control{Config: cfg, Out: w}
 		},
 		Status: func(ctx context.Context, w io.Writer, format cli.Format) error {
-			return status.Print(ctx, w, status.Socket, format == cli.JSON)
+			err := status.Print(ctx, w, status.Socket, format == cli.JSON)
+			// While limpet does not run, an upgrade may be why.
+			if line := upgrade.Status(uninstall.DataDir(config.DefaultDataDir)).Line(time.Now()); errors.Is(err, status.ErrNotRunning) && line != "" {
+				err = fmt.Errorf("%w\n%s", err, line)
+			}
+			return err
 		},
 		Doctor: func(ctx context.Context, w io.Writer, e cli.Examination) error {
 			return doctor.Run(ctx, doctor.Options{
 				File: e.File, LogFile: e.LogFile, DataDir: uninstall.DataDir(e.DataDir), Config: e.Config, Problems: e.Problems,
 				Kubeconfig: e.Kubeconfig, Secrets: e.Secrets, Out: w,
 			})
+		},
+		Release: func(w io.Writer, cfg config.Server) cli.ReleaseActions {
+			return server.Releases(w, cfg)
+		},
+		Upgrade: func(w io.Writer, dataDir string) cli.UpgradeActions {
+			return upgrade.Control{
+				Out: w, DataDir: uninstall.DataDir(dataDir), Terminal: logging.Terminal(os.Stdout),
+				Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+			}
 		},
 		Kill:      remove(uninstall.Kill),
 		Uninstall: remove(uninstall.Uninstall),

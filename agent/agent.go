@@ -150,7 +150,7 @@ func (n *Node) networkOptions() network.Options {
 		NodeIP: o.Config.NodeIP, Interface: o.Config.FlannelIface, PublicIP: public,
 		Backend: o.FlannelBackend, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
 		CNIConfDir: o.Paths.CNIConf(), CNIDataDir: filepath.Join(RunDir, "cni", "networks"),
-		SubnetFile: filepath.Join(RunDir, "flannel", "subnet.env"),
-		Logger:     o.Logger.With("component", "flannel"),
+		SubnetFile: filepath.Join(RunDir, "flannel", "subnet.env"), OwnNode: o.OwnNode,
+		Logger: o.Logger.With("component", "flannel"),
 	}
 }

@@ -56,6 +56,9 @@ type Options struct {
 	ClusterDNS     []netip.Addr
 	ClusterDomain  string
 	FlannelBackend string
+	// OwnNode is told the annotations of this node's Node by the watch of the
+	// network; nil: not.
+	OwnNode func(annotations map[string]string)
 	// FlannelExternalIP has the overlay lead to the nodes' external addresses.
 	FlannelExternalIP bool
 	ResolvConf        string

@@ -14,6 +14,7 @@ import (
 	"github.com/limpetio/limpet/agent/loadbalancer"
 	"github.com/limpetio/limpet/agent/network"
 	"github.com/limpetio/limpet/agent/tunnel"
+	"github.com/limpetio/limpet/agent/upgrades"
 	"github.com/limpetio/limpet/internal/component"
 	"github.com/limpetio/limpet/internal/config"
 	"github.com/limpetio/limpet/internal/created"
@@ -27,6 +28,7 @@ import (
 	_ "github.com/limpetio/limpet/internal/quiet" // keeps idle work queues asleep
 	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/sdnotify"
+	"github.com/limpetio/limpet/internal/upgrade"
 )
 
 // Run makes this machine a node of a cluster and blocks until ctx is done or a
@@ -40,6 +42,9 @@ func Run(ctx context.Context, cfg config.Agent) error {
 	logs := logging.Setup(os.Stderr, logging.Options{Debug: cfg.Debug, Verbosity: cfg.Verbosity, Quiet: terminal})
 
 	settler := memory.Starting(logs.Root.With("component", "memory"))
+	if err := upgrade.Boot(ctx, cfg.DataDir, logs.Root); err != nil || ctx.Err() != nil {
+		return err
+	}
 	a := &agent{cfg: cfg.Node, log: logs.Root, started: started, notifier: notifier}
 	if err := a.check(); err != nil {
 		return err
@@ -95,6 +100,7 @@ type agent struct {
 	node       *Node
 	tunnel     *tunnel.Tunnel
 	offline    offline
+	ownNode    *upgrades.OwnNode
 	supervisor *component.Supervisor
 }
 
@@ -197,7 +203,10 @@ func (a *agent) prepare(ctx context.Context, grant *join.Grant) error {
 	}); err != nil {
 		return err
 	}
-	if a.node, err = New(a.options(a.settings)); err != nil {
+	a.ownNode = upgrades.NewOwnNode()
+	opts := a.options(a.settings)
+	opts.OwnNode = a.ownNode.Seen
+	if a.node, err = New(opts); err != nil {
 		return err
 	}
 	if err := a.node.Validate(); err != nil {

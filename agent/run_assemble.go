@@ -16,6 +16,7 @@ import (
 	"github.com/limpetio/limpet/internal/machine"
 	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/status"
+	"github.com/limpetio/limpet/internal/upgrade"
 	"github.com/limpetio/limpet/internal/version"
 )
 
@@ -25,6 +26,7 @@ func (a *agent) assemble(announcer, settler component.Component) error {
 	b := machine.Assembly{Supervisor: a.supervisor}
 	api := a.balancer.Name()
 	b.Add(&status.Server{Path: status.Socket, Report: a.report}, component.Spec{Restart: true})
+	b.Add(upgrade.Component(), component.Spec{})
 	if a.addressFound {
 		b.Add(&network.AddressWatch{NodeIP: a.cfg.NodeIP, Interface: a.cfg.FlannelIface, Logger: a.log.With("component", "node-address")}, component.Spec{})
 	}
@@ -41,6 +43,7 @@ func (a *agent) assemble(announcer, settler component.Component) error {
 		component.Spec{After: []string{api}})
 	b.Do(func() error { return a.supervisor.Add(announcer, component.Spec{After: b.Added()}) })
 	b.Add(a.node.ImageArrivals(), component.Spec{After: []string{RegistrationName}, Restart: true})
+	b.Add(a.upgrades(), component.Spec{After: []string{RegistrationName, identitiesName}, Restart: true})
 	b.Add(settler, component.Spec{After: []string{announcer.Name()}})
 	b.Add(created.Settler(a.cfg.DataDir, a.log), component.Spec{After: []string{announcer.Name()}})
 	b.Add(machine.PayloadKeeper(a.cfg.DataDir, a.log), component.Spec{After: []string{announcer.Name()}})
@@ -98,6 +101,7 @@ func (a *agent) checkPorts(n *Node) error {
 func (a *agent) report() status.Report {
 	r := a.baseReport(a.supervisor.States())
 	r.Tunnels = tunnelStatus(a.tunnel)
+	r.Upgrade = upgrade.Status(a.cfg.DataDir)
 	r.DNS = a.node.DNS()
 	for _, s := range a.balancer.Status().Servers {
 		r.Servers = append(r.Servers, status.APIServer{Address: s.Address, State: string(s.State), Since: s.Since, Active: s.Active, Reason: s.Reason})

@@ -8,6 +8,7 @@ import (
 	"github.com/limpetio/limpet/agent"
 	"github.com/limpetio/limpet/internal/component"
 	"github.com/limpetio/limpet/internal/status"
+	"github.com/limpetio/limpet/internal/upgrade"
 	"github.com/limpetio/limpet/manifests"
 	"github.com/limpetio/limpet/server/deploy"
 	"github.com/limpetio/limpet/server/dnsendpoints"
@@ -74,6 +75,7 @@ func (s *server) report() status.Report {
 	r.Components = s.supervisor.States()
 	r.Datastore = s.snapshots.report()
 	r.Tunnels = tunnels(s.tunnels)
+	r.Upgrade = upgrade.Status(s.cfg.DataDir)
 	for _, f := range s.addons.deploy.Status() {
 		r.Manifests = append(r.Manifests, status.File{Name: f.Name, State: string(f.State), Since: f.Since, Error: f.Error})
 	}

@@ -36,7 +36,8 @@ type apiserver struct {
 	completed options.CompletedOptions
 	chain     atomic.Pointer[aggregator.APIAggregator]
 	// handlers are served by the apiserver's own mux, behind its
-	// authentication and authorization, under their exact path.
+	// authentication and authorization, under their exact path, or below it if it
+	// ends in a slash.
 	handlers map[string]http.Handler
 	// configured is called with the configuration before servers are made of it.
 	configured func(*app.Config) error
@@ -231,7 +232,11 @@ func (a *apiserver) Run(ctx context.Context, ready func()) error {
 	// their connections open: upstream would wait a minute for them.
 	chain.GenericAPIServer.ShutdownTimeout = 2 * time.Second
 	for path, handler := range a.handlers {
-		chain.GenericAPIServer.Handler.NonGoRestfulMux.Handle(path, handler)
+		if strings.HasSuffix(path, "/") {
+			chain.GenericAPIServer.Handler.NonGoRestfulMux.HandlePrefix(path, handler)
+		} else {
+			chain.GenericAPIServer.Handler.NonGoRestfulMux.Handle(path, handler)
+		}
 	}
 	prepared, err := chain.PrepareRun()
 	if err != nil {

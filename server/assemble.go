@@ -8,6 +8,7 @@ import (
 	"github.com/limpetio/limpet/internal/machine"
 	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/status"
+	"github.com/limpetio/limpet/internal/upgrade"
 )
 
 // assemble says what runs after what; docs/how-it-works.md says why. What is
@@ -16,6 +17,7 @@ func (s *server) assemble(announcer, settler component.Component) error {
 	a := machine.Assembly{Supervisor: s.supervisor}
 	api := s.apiserver.Name()
 	a.Add(&status.Server{Path: status.Socket, Report: s.report, TakeSnapshot: s.snapshots}, component.Spec{Restart: true})
+	a.Add(upgrade.Component(), component.Spec{})
 	if s.addressFound {
 		a.Add(&network.AddressWatch{NodeIP: s.cfg.NodeIP, Interface: s.cfg.FlannelIface, Logger: s.log.With("component", "node-address")}, component.Spec{})
 	}
@@ -37,6 +39,7 @@ func (s *server) assemble(announcer, settler component.Component) error {
 	a.Do(func() error { return s.addAddons(s.supervisor) })
 	a.Do(func() error { return s.addJoin(s.supervisor) })
 	a.Do(func() error { return s.addApprover(s.supervisor) })
+	a.Do(func() error { return s.addUpgrades(s.supervisor) })
 	if s.node != nil {
 		a.Do(func() error {
 			return s.node.Add(s.supervisor, api, agent.RegistrationName, permissionsName)

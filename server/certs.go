@@ -55,6 +55,7 @@ type Certificates struct {
 	Deploy            identity
 	DNSEndpoints      identity
 	Approver          identity
+	Upgrades          identity
 	// The node of this process; empty without an agent.
 	Kubelet identity
 	Proxy   identity
@@ -178,6 +179,7 @@ func wantedCerts(cfg config.Server, a *pki.Authority, c *Certificates) []wantedC
 		client("limpet-deploy", &c.Deploy, "limpet:deploy", "system:masters"),
 		client("limpet-dns-endpoints", &c.DNSEndpoints, "limpet:dns-endpoints"),
 		client("limpet-approver", &c.Approver, "limpet:approver"),
+		client("limpet-upgrades", &c.Upgrades, "limpet:upgrades"),
 	}
 	if cfg.DisableAgent {
 		return list

@@ -27,7 +27,9 @@ import (
 	"github.com/limpetio/limpet/internal/reserve"
 	"github.com/limpetio/limpet/internal/sdnotify"
 	"github.com/limpetio/limpet/internal/token"
+	"github.com/limpetio/limpet/internal/upgrade"
 	serverjoin "github.com/limpetio/limpet/server/join"
+	"github.com/limpetio/limpet/server/releases"
 	"github.com/limpetio/limpet/server/tunnel"
 )
 
@@ -42,6 +44,9 @@ func Run(ctx context.Context, cfg config.Server) error {
 	log := logs.Root
 
 	settler := memory.Starting(log.With("component", "memory"))
+	if err := upgrade.Boot(ctx, cfg.DataDir, log); err != nil || ctx.Err() != nil {
+		return err
+	}
 	s := &server{cfg: cfg, layout: layout{dataDir: cfg.DataDir}, log: log, started: started}
 	if err := s.check(); err != nil {
 		return err
@@ -96,6 +101,7 @@ type server struct {
 	addons            addons
 	tokens            *serverjoin.Tokens
 	tunnels           *tunnel.Hub
+	releases          *releases.Store
 	chosenToken       token.Token // of the configuration; zero: none
 	supervisor        *component.Supervisor
 }
@@ -147,7 +153,11 @@ func (s *server) buildComponents() error {
 	}
 	s.tunnels = tunnel.New(s.log.With("component", agenttunnel.Name))
 	s.apiserver.handle(agenttunnel.Path, s.tunnels)
-	s.apiserver.configured = func(cfg *app.Config) error { return useTunnels(cfg, s.tunnels) }
+	s.prepareUpgrades()
+	s.apiserver.configured = func(cfg *app.Config) error {
+		allowLongDownloads(cfg)
+		return useTunnels(cfg, s.tunnels)
+	}
 	if !s.cfg.DisableControllerManager {
 		if s.controllerManager, err = newControllerManager(controllerManagerArgs(s.cfg, s.certs)); err != nil {
 			return err

@@ -60,7 +60,11 @@ type Options struct {
 	// CNIConfDir is where containerd looks; SubnetFile and CNIDataDir lie on a
 	// tmpfs, since neither means anything after a reboot.
 	CNIConfDir, CNIDataDir, SubnetFile string
-	Logger                             *slog.Logger
+	// OwnNode is called with the annotations of this node's own Node whenever
+	// that changes, as far as upgrades.Annotations keeps them: others need no
+	// watch of their own. nil: nobody does.
+	OwnNode func(annotations map[string]string)
+	Logger  *slog.Logger
 }
 
 // Network is the component that keeps the node connected.
@@ -95,7 +99,7 @@ func (n *Network) Run(ctx context.Context, ready func()) error {
 	}
 	ctx, cancel := context.WithCancel(ctx) // ends the watch with this run
 	defer cancel()
-	sm, err := newSubnets(ctx, reader, own, n.opts.NodeName, cfg, n.opts.PublicIP)
+	sm, err := newSubnets(ctx, reader, own, n.opts.NodeName, cfg, n.opts.PublicIP, n.opts.OwnNode)
 	if err != nil {
 		return err
 	}

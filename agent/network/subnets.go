@@ -21,6 +21,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/limpetio/limpet/agent/upgrades"
 )
 
 // subnets is the subnet manager that flannel's backends ask: it gives this node
@@ -37,6 +39,7 @@ type subnets struct {
 	public   []netip.Addr // to be published instead of the interface's
 	nodes    corelisters.NodeLister
 	lease    *lease.LeaseAttrs // as published
+	ownNode  func(annotations map[string]string)
 
 	// changed holds a token when a node may have changed since the last look.
 	changed chan struct{}
@@ -45,15 +48,15 @@ type subnets struct {
 var _ subnet.Manager = (*subnets)(nil)
 
 // newSubnets starts the watch and returns when its first list has arrived.
-func newSubnets(ctx context.Context, reader, own kubernetes.Interface, nodeName string, cfg *subnet.Config, public []netip.Addr) (*subnets, error) {
-	factory := informers.NewSharedInformerFactoryWithOptions(reader, 0, informers.WithTransform(slimNode))
-	informer := factory.Core().V1().Nodes()
+func newSubnets(ctx context.Context, reader, own kubernetes.Interface, nodeName string, cfg *subnet.Config, public []netip.Addr, ownNode func(map[string]string)) (*subnets, error) {
 	s := &subnets{
-		own: own, nodeName: nodeName, config: cfg, public: public,
+		own: own, ownNode: ownNode, nodeName: nodeName, config: cfg, public: public,
 		families: families{v4: cfg.EnableIPv4, v6: cfg.EnableIPv6},
-		nodes:    informer.Lister(),
 		changed:  make(chan struct{}, 1),
 	}
+	factory := informers.NewSharedInformerFactoryWithOptions(reader, 0, informers.WithTransform(s.slim))
+	informer := factory.Core().V1().Nodes()
+	s.nodes = informer.Lister()
 	notify := func() {
 		select {
 		case s.changed <- struct{}{}:
@@ -61,8 +64,12 @@ func newSubnets(ctx context.Context, reader, own kubernetes.Interface, nodeName 
 		}
 	}
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { notify() },
+		AddFunc: func(obj any) {
+			s.seen(obj)
+			notify()
+		},
 		UpdateFunc: func(before, now any) {
+			s.seen(now)
 			if differ(before, now) { // not for each heartbeat of each node
 				notify()
 			}
@@ -77,6 +84,26 @@ func newSubnets(ctx context.Context, reader, own kubernetes.Interface, nodeName 
 		return nil, fmt.Errorf("watch nodes: %w", context.Cause(ctx))
 	}
 	return s, nil
+}
+
+// slim is slimNode, and keeps of the own Node what ownNode is told.
+func (s *subnets) slim(obj any) (any, error) {
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return obj, nil
+	}
+	slim, err := slimNode(node)
+	if kept, ok := slim.(*corev1.Node); ok && s.ownNode != nil && node.Name == s.nodeName {
+		maps.Copy(kept.Annotations, upgrades.Annotations(node.Annotations))
+	}
+	return slim, err
+}
+
+// seen passes the own Node on.
+func (s *subnets) seen(obj any) {
+	if node, ok := obj.(*corev1.Node); ok && s.ownNode != nil && node.Name == s.nodeName {
+		s.ownNode(node.Annotations)
+	}
 }
 
 // slimNode keeps of a node what a lease is made of: the cache holds every node

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/limpetio/limpet/internal/nodeupgrade"
 )
 
 // slim returns a copy of what a restart of node needs of an object. Whatever
@@ -108,6 +110,9 @@ func slimNode(n *corev1.Node, own string) *corev1.Node {
 	}
 	whole := n.DeepCopy()
 	out.Labels, out.Annotations = whole.Labels, whole.Annotations
+	// What a server asks for is for a server to say, and the answer changes often.
+	delete(out.Annotations, nodeupgrade.RequestAnnotation)
+	delete(out.Annotations, nodeupgrade.ReportAnnotation)
 	out.Spec = whole.Spec
 	// An unreachable or unready Node is not news that outlives a reboot: whether
 	// it is, the kubelet and the server find out anew.

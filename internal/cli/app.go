@@ -41,6 +41,10 @@ type Actions struct {
 	Status func(ctx context.Context, w io.Writer, format Format) error
 	// Kill ends all that limpet has running; Uninstall removes it from the machine.
 	Kill, Uninstall func(ctx context.Context, w io.Writer, r Removal) error
+	// Release manages what a server gives to agents.
+	Release func(w io.Writer, cfg config.Server) ReleaseActions
+	// Upgrade goes to other versions of limpet, with the data directory of this one.
+	Upgrade func(w io.Writer, dataDir string) UpgradeActions
 	// Doctor writes the support archive.
 	Doctor func(ctx context.Context, w io.Writer, e Examination) error
 }

@@ -22,7 +22,7 @@ const (
 func FlannelBackends() []string { return []string{FlannelVXLAN, FlannelHostGW, FlannelNone} }
 
 // PackagedComponents are the values of disable: the manifests a cluster can do without.
-func PackagedComponents() []string { return []string{"coredns"} }
+func PackagedComponents() []string { return []string{"coredns", "upgrade-plans"} }
 
 // DefaultPauseImage is the sandbox image that is inside the binary.
 const DefaultPauseImage = "limpet.io/pause:1"

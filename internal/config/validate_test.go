@@ -161,7 +161,7 @@ func TestInvalidServer(t *testing.T) {
 		{"write-kubeconfig=limpet.yaml", `write-kubeconfig: "limpet.yaml" is not an absolute path`},
 		{"write-kubeconfig-mode=044", "write-kubeconfig-mode: 0044 does not let its owner read the file"},
 		{"disable=corends", `disable: "corends" is not a packaged component; did you mean coredns?`},
-		{"disable=traefik", `disable: "traefik" is not a packaged component (there are: coredns)`},
+		{"disable=traefik", `disable: "traefik" is not a packaged component (there are: coredns, upgrade-plans)`},
 		{"audit-log-path=audit.log", `audit-log-path: "audit.log" is not an absolute path`},
 		// Snapshots.
 		{"snapshot-schedule=every day", "snapshot-schedule: snapshot schedule \"every day\""},

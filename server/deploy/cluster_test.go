@@ -294,6 +294,15 @@ func (ct *clusterTest) roles() {
 		{"limpet:dns", "watch", "", "configmaps", "", "kube-system", "coredns-custom", true},
 		{"limpet:dns", "get", "", "configmaps", "", "kube-system", "extension-apiserver-authentication", false},
 		{"limpet:dns", "list", "", "secrets", "", "", "", false},
+		{"limpet:upgrades", "watch", "limpet.io", "upgradeplans", "", "", "", true},
+		{"limpet:upgrades", "update", "limpet.io", "upgradeplans", "status", "", "site", true},
+		{"limpet:upgrades", "update", "limpet.io", "upgradeplans", "", "", "site", false},
+		{"limpet:upgrades", "patch", "", "nodes", "", "", "n1", true},
+		{"limpet:upgrades", "patch", "", "nodes", "status", "", "n1", false},
+		{"limpet:upgrades", "create", "", "pods", "eviction", "default", "web", true},
+		{"limpet:upgrades", "delete", "", "pods", "", "default", "web", false},
+		{"limpet:upgrades", "get", "", "secrets", "", "kube-system", "", false},
+		{"system:nodes", "watch", "limpet.io", "upgradeplans", "", "", "", false},
 	} {
 		// The parts of a node are members of the group that has the name given here.
 		review := &authv1.SubjectAccessReview{Spec: authv1.SubjectAccessReviewSpec{User: tt.user, Groups: []string{tt.user}, ResourceAttributes: &authv1.ResourceAttributes{
