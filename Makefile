@@ -69,7 +69,7 @@ test-datastore: deps ## run Kubernetes' own storage tests against the datastore 
 	@scripts/test-datastore
 
 e2e: build images ## run the end-to-end tests against dist/limpet
-	go test -count=1 -timeout 30m ./e2e/...
+	go test -count=1 -timeout 40m ./e2e/...
 
 conformance: build images ## run Kubernetes' conformance suite on two nodes (FOCUS, SKIP, PROCS, DRY=1, KEEP=1)
 	@scripts/conformance/build

@@ -26,7 +26,8 @@ const (
 // TestAutonomy takes the server away from an agent: for two minutes under
 // traffic, and while the agent's machine reboots.
 func TestAutonomy(t *testing.T) {
-	c := ownCluster(t, "--nodes", "2")
+	t.Parallel()
+	c := ownCluster(t, 2, "--nodes", "2")
 	s := newSpace(t, c, 7*time.Minute)
 	a := newAutonomy(s)
 	if !t.Run("ServerAway", func(t *testing.T) { a.with(t).serverAway() }) {

@@ -53,7 +53,7 @@ const (
 // nothing of what it does on its machine. The server's memory is printed.
 func TestCrowdJoins(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t)
+	c := ownCluster(t, alone)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	secret, err := os.ReadFile(c.path(t, node1, dataDir+"/server/token"))

@@ -27,7 +27,7 @@ const (
 // on a small disk of its own.
 func TestDatastore(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t, "--node-fs-size", "1200M")
+	c := ownCluster(t, 1, "--node-fs-size", "1200M")
 	s := newSpace(t, c, 6*time.Minute)
 	s.note("before", "1")
 

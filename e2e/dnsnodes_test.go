@@ -26,7 +26,7 @@ type dnsCluster struct {
 // happens to the others; those of a node without one ask the others.
 func TestNodeDNS(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t)
+	c := ownCluster(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	join := []string{"--server", "https://" + c.nodeIP(t, node1) + ":6443", "--token",

@@ -21,7 +21,7 @@ const node2 = "n2" // an agent
 // node's data directory away, under pods on both nodes that clients call.
 func TestFaultsOfNodes(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t, ownCluster(t, "--nodes", "2"), 7*time.Minute)
+	s := newSpace(t, ownCluster(t, 2, "--nodes", "2"), 7*time.Minute)
 	clients := spreadService(s, "")
 	t.Run("kill -9 in turn", func(t *testing.T) {
 		s := s.with(t)
@@ -41,7 +41,7 @@ func TestFaultsOfNodes(t *testing.T) {
 // again, and all is as before once there is space.
 func TestFullDiskOnAgent(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t, ownCluster(t, "--nodes", "2", "--node-fs-size", "1500M",
+	s := newSpace(t, ownCluster(t, 2, "--nodes", "2", "--node-fs-size", "1500M",
 		"--", "--kubelet-arg", "eviction-pressure-transition-period=10s"), 6*time.Minute)
 	// The kubelet evicts ordinary pods from a full disk, which is its work; critical ones it must leave alone.
 	clients := spreadService(s, "system-node-critical")

@@ -24,20 +24,15 @@ type machines struct {
 	releases *releaseServer
 }
 
-// newMachines boots n1 with systemd and begins to serve on the LAN.
-func newMachines(t *testing.T) *machines {
+// newMachines boots n1 with that service manager (systemd, openrc) and begins to serve
+// on the LAN. What has OpenRC has busybox's tools. No more than so many limpets run on
+// the machines at a time.
+func newMachines(t *testing.T, kind string, limpets int64) *machines {
 	t.Helper()
-	return newMachinesOf(t, "systemd")
-}
-
-// newMachinesOf does it with that service manager; what has OpenRC has busybox's tools.
-func newMachinesOf(t *testing.T, kind string) *machines {
-	t.Helper()
-	env.own.Lock()
+	env.take(t, 2*limpets) // its service manager watches files, too
 	name := clusterName(t.Name())
 	m := &machines{kind: kind, cluster: &cluster{name: name, dir: filepath.Join(env.clusters, name)}}
 	t.Cleanup(func() {
-		defer env.own.Unlock()
 		if t.Failed() {
 			r := m.in(context.Background(), node1, "sh", "-c", "journalctl -u limpet -n 40 --no-pager -o cat 2>/dev/null || tail -n 40 /var/log/limpet.log")
 			t.Logf("the end of limpet's log on n1:\n%s", r.text())

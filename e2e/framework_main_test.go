@@ -25,10 +25,20 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
-// parallelTests suits two cores: tests mostly wait for the cluster.
-const parallelTests = "4"
+// parallelTests suits two cores: tests mostly wait for a cluster, or for room for one.
+const parallelTests = "6"
+
+const (
+	// ownLimpets is how many limpets may run at a time beside the shared one. Each
+	// holds some 24 of the 128 inotify instances that root usually has.
+	ownLimpets = 4
+	// alone is for a test that wants the machine for itself, more or less.
+	alone = ownLimpets
+)
 
 const sharedName = "shared"
 
@@ -43,9 +53,8 @@ type suite struct {
 	clusters string // directories of the clusters
 	logs     string // where logs are kept after a failure
 
-	// own lets one cluster at a time live beside the shared one: each limpet
-	// holds some 24 of the 128 inotify instances that root usually has.
-	own sync.Mutex
+	// room is for the limpets of clusters beside the shared one.
+	room *semaphore.Weighted
 
 	once   sync.Once
 	shared *cluster
@@ -119,6 +128,7 @@ func (s *suite) prepare() error {
 			return fmt.Errorf("%w; build it with: make images", err)
 		}
 	}
+	s.room = semaphore.NewWeighted(ownLimpets)
 	s.downAll()
 	if err := os.RemoveAll(s.logs); err != nil {
 		return err
@@ -171,21 +181,31 @@ func sharedCluster(t *testing.T) *cluster {
 	return env.shared
 }
 
-// ownCluster starts a cluster for this test alone.
-func ownCluster(t *testing.T, args ...string) *cluster {
+// take waits for room for so many limpets, which is the test's until its clusters
+// have ended.
+func (s *suite) take(t *testing.T, limpets int64) {
 	t.Helper()
-	return ownClusterOf(t, "", args...)
+	if err := s.room.Acquire(t.Context(), limpets); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.room.Release(limpets) })
+}
+
+// ownCluster starts a cluster for this test alone, with no more than so many
+// limpets at a time.
+func ownCluster(t *testing.T, limpets int64, args ...string) *cluster {
+	t.Helper()
+	return ownClusterOf(t, "", limpets, args...)
 }
 
 // ownClusterOf is ownCluster with another binary.
-func ownClusterOf(t *testing.T, bin string, args ...string) *cluster {
+func ownClusterOf(t *testing.T, bin string, limpets int64, args ...string) *cluster {
 	t.Helper()
-	env.own.Lock()
+	env.take(t, limpets)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	name := clusterName(t.Name())
 	t.Cleanup(func() {
-		defer env.own.Unlock()
 		c := &cluster{name: name, dir: filepath.Join(env.clusters, name)}
 		if t.Failed() {
 			c.printLogTail(t)

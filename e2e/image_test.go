@@ -18,7 +18,9 @@ import (
 // its own. A crash in it begins anew with what is in its volumes, and its end leaves
 // nothing on the node.
 func TestImage(t *testing.T) {
-	s := sharedSpace(t, 3*time.Minute)
+	t.Parallel()
+	env.take(t, 1) // the limpet in the pod
+	s := newSpace(t, sharedCluster(t), 3*time.Minute)
 	const version, archive = "v0.0.0-e2e", "/root/limpet-image.tar"
 	out := t.TempDir()
 	goTool(t, "run", "./scripts/image", "-version", version, "-level", "1", "-out", out, runtime.GOARCH+"="+env.bin)

@@ -24,9 +24,10 @@ const proxyValue = `http://user:p"a'ss $word%n` + "`x`" + `\@10.99.0.1:3128/`
 // everything that can go wrong has, and goes on with updates, reboots and a second
 // machine that joins from an air-gap archive.
 func TestInstall(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, "systemd", 2)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	m := newMachines(t)
 	m.releases.publish(t, "v0.1.1", env.bin)
 	before := m.state(ctx, t, node1, machineState)
 

@@ -19,7 +19,7 @@ import (
 // whatever happens to the server or to their data.
 func TestJoin(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t, "--nodes", "2")
+	c := ownCluster(t, 4, "--nodes", "2")
 	j := joinTest{space: newSpace(t, c, 7*time.Minute)}
 	j.server = "https://" + c.nodeIP(t, node1) + ":6443"
 	j.token = strings.TrimSpace(c.mustIn(j.ctx, t, node1, "cat", dataDir+"/server/token"))

@@ -23,7 +23,7 @@ const stopLimit = 30 * time.Second
 // under two pods that clients call all the time.
 func TestLifeCycle(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t, "--env", "NOTIFY_SOCKET="+notifySocket)
+	c := ownCluster(t, 1, "--env", "NOTIFY_SOCKET="+notifySocket)
 	s := newSpace(t, c, 8*time.Minute)
 	svc := service("web")
 	svc.Spec.Type = corev1.ServiceTypeNodePort

@@ -186,7 +186,8 @@ func nodeReady(n *corev1.Node) string {
 
 // TestServerAddressChange gives the only server another address.
 func TestServerAddressChange(t *testing.T) {
-	c := ownCluster(t)
+	t.Parallel()
+	c := ownCluster(t, 1)
 	s := newSpace(t, c, 3*time.Minute)
 	p := s.start(pod("web", httpdSpec()))
 	pid := c.must(s.ctx, t, "pid", node1)

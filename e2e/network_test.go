@@ -24,20 +24,21 @@ var threeNodes = []string{"n1", "n2", "n3"}
 
 // TestNetwork sends traffic of every kind between three nodes.
 func TestNetwork(t *testing.T) {
+	t.Parallel()
 	t.Run("vxlan", func(t *testing.T) {
-		m := newMesh(t, 1450, ownCluster(t, "--nodes", "3"))
+		m := newMesh(t, 1450, ownCluster(t, 3, "--nodes", "3"))
 		m.everything(t)
 		t.Run("MTU of the underlay", m.smallerUnderlay)
 		t.Run("cut link", m.cutLink)
 		t.Run("address change", m.addressChange)
 	})
 	t.Run("host-gw", func(t *testing.T) {
-		m := newMesh(t, 1500, ownCluster(t, "--nodes", "3", "--flannel-backend", "host-gw"))
+		m := newMesh(t, 1500, ownCluster(t, 3, "--nodes", "3", "--flannel-backend", "host-gw"))
 		m.everything(t)
 		t.Run("node removed", m.nodeRemoved)
 	})
 	t.Run("dual-stack", func(t *testing.T) {
-		m := newMesh(t, 1430, ownCluster(t, "--nodes", "3", "--dual-stack",
+		m := newMesh(t, 1430, ownCluster(t, 3, "--nodes", "3", "--dual-stack",
 			"--cluster-cidr", "10.42.0.0/16,fd00:42::/56", "--service-cidr", "10.43.0.0/16,fd00:43::/112"))
 		t.Run("pods", m.pods)
 		t.Run("IPv6", m.ipv6)

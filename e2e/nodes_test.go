@@ -20,7 +20,8 @@ const exitNameTaken = 28
 // TestNodes: a node's name belongs to its machine, until an administrator says
 // otherwise; and the commands by which they do.
 func TestNodes(t *testing.T) {
-	s := newSpace(t, ownCluster(t, "--nodes", "2"), 7*time.Minute)
+	t.Parallel()
+	s := newSpace(t, ownCluster(t, 4, "--nodes", "2"), 7*time.Minute)
 	c := s.cluster
 	n := nodeTest{s, []string{
 		"--server", "https://" + c.nodeIP(t, node1) + ":6443",

@@ -10,9 +10,10 @@ import (
 
 // TestInstallOpenRC: a machine like Alpine, with nothing but busybox, openssl and OpenRC.
 func TestInstallOpenRC(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, "openrc", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	m := newMachinesOf(t, "openrc")
 	m.releases.publish(t, "v0.1.1", env.bin)
 	m.mustIn(ctx, t, node1, "mkdir", "/etc/logrotate.d")
 	before := m.state(ctx, t, node1, machineState)

@@ -61,6 +61,7 @@ type planTest struct {
 // version from the server, one after the other, while their pods serve. Then come
 // a version that does not get ready, and one that is not signed.
 func TestUpgradePlan(t *testing.T) {
+	t.Parallel()
 	const newer, bad, foreign = "v0.7.2-e2e.a", "v0.7.1-bad.a", "v0.7.1-bad.b"
 	p := newPlanTest(t)
 	p.releases.publish(t, newer, otherVersion(t, p.binary, newer))
@@ -138,7 +139,7 @@ func newPlanTest(t *testing.T) *planTest {
 	t.Helper()
 	key := signingKey(t, filepath.Join(filepath.Dir(t.TempDir()), "signing.key")) // where publish looks for it
 	p := &planTest{began: time.Now(), binary: linkVersion(t, key)}
-	c := ownClusterOf(t, p.binary, "--nodes", "3")
+	c := ownClusterOf(t, p.binary, 3, "--nodes", "3")
 	p.space = newSpace(t, c, 6*time.Minute)
 	p.releases = newReleaseServer(t, c.node(t, lan))
 	client, err := dynamic.NewForConfig(c.config)

@@ -18,7 +18,7 @@ import (
 // TestAustereStart starts on an empty PATH, without a default route and without DNS.
 func TestAustereStart(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t, "--no-default-route", "--env", "PATH=", "--disable", "coredns")
+	c := ownCluster(t, 1, "--no-default-route", "--env", "PATH=", "--disable", "coredns")
 	s := newSpace(t, c, 3*time.Minute)
 	if routes := s.mustIn(s.ctx, t, node1, "ip", "route", "show", "default"); routes != "" {
 		t.Fatalf("the node has a default route: %s", routes)
@@ -57,7 +57,7 @@ func TestAustereStart(t *testing.T) {
 func TestOtherSettings(t *testing.T) {
 	t.Parallel()
 	const dir, port = "/srv/edge", "7443"
-	c := ownCluster(t, "--data-dir", dir, "--https-listen-port", port,
+	c := ownCluster(t, 1, "--data-dir", dir, "--https-listen-port", port,
 		"--cluster-cidr", "10.52.0.0/16", "--service-cidr", "10.53.0.0/16", "--cluster-domain", "edge.example",
 		"--flannel-backend", "host-gw", "--node-label", "shop=17", "--node-external-ip", "198.51.100.17", "--write-kubeconfig-mode", "0640")
 	s := newSpace(t, c, 3*time.Minute)

@@ -28,7 +28,7 @@ func TestTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &tokenWorld{cluster: ownCluster(t, "--env", "LIMPET_TOKEN="+chosen.Bootstrap())}
+	w := &tokenWorld{cluster: ownCluster(t, 1, "--env", "LIMPET_TOKEN="+chosen.Bootstrap())}
 	w.seen(chosen)
 	w.ownToken(t, chosen)
 	for _, step := range []struct {

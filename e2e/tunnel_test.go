@@ -43,7 +43,7 @@ const natRules = `table inet test-nat {
 // node, on a node that accepts no connection.
 func TestAgentBehindNAT(t *testing.T) {
 	t.Parallel()
-	c := ownCluster(t, "--nodes", "2")
+	c := ownCluster(t, 2, "--nodes", "2")
 	s := newSpace(t, c, 7*time.Minute)
 	putBehindNAT(s)
 	box := s.start(onNode(pod("box", shellSpec("echo a line in the log; trap exit TERM; while :; do sleep 3600 & wait; done"))))

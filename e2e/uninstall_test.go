@@ -90,7 +90,7 @@ spec:
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	c := ownCluster(t)
+	c := ownCluster(t, 1)
 	sh := func(script string) string { return c.mustIn(ctx, t, node1, "bash", "-c", script) }
 	sh("mkdir -p /srv/kept && cp -a /var/lib/limpet/data/current/. /srv/kept/nft")
 	limpet(ctx, t, c, 0, "uninstall", "--yes", "--grace", "1s")
@@ -146,7 +146,7 @@ func TestUninstall(t *testing.T) {
 func TestKillWhenBroken(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	c := ownCluster(t)
+	c := ownCluster(t, 1)
 	sh := func(script string) string { return c.mustIn(ctx, t, node1, "bash", "-c", script) }
 	startPod(ctx, t, c)
 	c.must(ctx, t, "stop", node1, "KILL")

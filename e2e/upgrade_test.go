@@ -26,9 +26,10 @@ const (
 // TestUpgrade upgrades a machine with systemd, well and badly, cuts its power in the
 // middle, and goes back.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, "systemd", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	m := newMachines(t)
 	m.releases.publish(t, "v0.1.1", env.bin)
 	if r := m.curlPipe(ctx, node1); r.code != 0 {
 		t.Fatalf("install: exit status %d:\n%s", r.code, r.text())
@@ -105,9 +106,10 @@ func TestUpgrade(t *testing.T) {
 // TestUpgradeOpenRC cuts the power of a machine with OpenRC in the middle of an upgrade
 // to a version that hangs: the guard, a service by then, goes back.
 func TestUpgradeOpenRC(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, "openrc", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
-	m := newMachinesOf(t, "openrc")
 	m.releases.publish(t, "v0.1.1", env.bin)
 	if r := m.curlPipe(ctx, node1); r.code != 0 {
 		t.Fatalf("install: exit status %d:\n%s", r.code, r.text())
@@ -125,9 +127,10 @@ func TestUpgradeOpenRC(t *testing.T) {
 // TestUpgradeInPlace upgrades a server that nobody watches over: it becomes the new
 // version with the same pid, and a power cut in the middle is noticed by limpet itself.
 func TestUpgradeInPlace(t *testing.T) {
+	t.Parallel()
+	c := ownCluster(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	c := ownCluster(t)
 	u := &upgrades{cluster: c, releases: newReleaseServer(t, c.node(t, lan))}
 	if r := u.upgradeTo(ctx, "/nowhere/limpet-amd64"); r.code == 0 {
 		t.Error("a file that is not there was taken")
