@@ -82,3 +82,19 @@ func program(t *testing.T, source string) (binary string) {
 	goTool(t, "build", "-o", binary, file)
 	return binary
 }
+
+// compiled is a program of one file, which stands in for a limpet that is broken.
+func compiled(t *testing.T, source string) string {
+	t.Helper()
+	dir := t.TempDir()
+	file, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "limpet")
+	if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, file)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return binary
+}

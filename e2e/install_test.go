@@ -296,7 +296,6 @@ func (m *machines) airGapAgent(ctx context.Context, t *testing.T) {
 // brokenBinary is a program that can do everything but start.
 func brokenBinary(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
 	const source = `package main
 
 import "os"
@@ -308,16 +307,7 @@ func main() {
 	}
 }
 `
-	file, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "limpet")
-	if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, file)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return binary
+	return compiled(t, source)
 }
 
 // changedLines are those of one text that the other lacks.

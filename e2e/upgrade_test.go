@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -326,7 +325,6 @@ func otherBytes(t *testing.T, n int) string {
 // badBinary says its version, and as a server does only one thing.
 func badBinary(t *testing.T, does string) string {
 	t.Helper()
-	dir := t.TempDir()
 	source := `package main
 
 import (
@@ -346,14 +344,5 @@ func main() {
 	` + does + `
 }
 `
-	file, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "limpet")
-	if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, file)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return binary
+	return compiled(t, source)
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/limpetio/limpet/datastore"
 	"github.com/limpetio/limpet/datastore/sqlog"
+	"github.com/limpetio/limpet/internal/testenv"
 )
 
 // sources are a store with some keys, and what is exported of it.
@@ -284,9 +284,6 @@ func TestCancelled(t *testing.T) {
 
 func TestNoSpace(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("needs to mount a file system")
-	}
 	values := make([][]byte, 20)
 	for i := range values {
 		values[i] = big()
@@ -295,11 +292,7 @@ func TestNoSpace(t *testing.T) {
 	for name, run := range operations(makeSources(t, values...)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
-				t.Skip("cannot mount a file system: ", err)
-			}
-			t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
+			dir := testenv.SmallDisk(t, 8<<20)
 			dst := filepath.Join(dir, "dst.db")
 			write(t, dst, []byte("old"))
 			_, err := run(t.Context(), dst, Options{Replace: true})

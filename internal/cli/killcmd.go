@@ -111,7 +111,12 @@ func (a *App) confirm(c *cli.Context, r Removal) error {
 	if r.KeepData {
 		what = "but not its data in " + r.DataDir
 	}
-	fmt.Fprintf(a.Stdout, "This ends all pods of this machine and removes limpet, %s. Go on? [y/N] ", what)
+	return a.agreed(c, "This ends all pods of this machine and removes limpet, "+what+".")
+}
+
+// agreed asks the person at the terminal; anything but yes is an error.
+func (a *App) agreed(c *cli.Context, what string) error {
+	fmt.Fprintf(a.Stdout, "%s Go on? [y/N] ", what)
 	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
 	if err != nil && answer == "" {
 		return failed(c, fmt.Errorf("read the answer: %w", err))

@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -128,16 +125,7 @@ func (a *App) confirmRollback(c *cli.Context, way upgrade.Way) error {
 	if !logging.Terminal(a.Stdin) {
 		return usagef(c, "%s Without a terminal to ask, it needs --yes", what)
 	}
-	fmt.Fprintf(a.Stdout, "%s Go on? [y/N] ", what)
-	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil && answer == "" {
-		return failed(c, fmt.Errorf("read the answer: %w", err))
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return failed(c, errors.New("not confirmed; nothing was changed"))
+	return a.agreed(c, what)
 }
 
 func timeoutFlag() cli.Flag {

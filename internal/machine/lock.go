@@ -23,11 +23,7 @@ func Lock(dataDir string) (release func(), err error) {
 		_ = f.Close()
 		return nil, err
 	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
-	}
-	if err != nil {
+	if err := filelock.Sign(f); err != nil {
 		filelock.Release(f)
 		return nil, fmt.Errorf("write %s: %w", f.Name(), err)
 	}

@@ -47,11 +47,7 @@ func lock(file string) (release func(), err error) {
 		return nil, err
 	}
 	// For EndGuard, and for people.
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
-	}
-	if err != nil {
+	if err := filelock.Sign(f); err != nil {
 		filelock.Release(f)
 		return nil, fmt.Errorf("lock upgrades: %w", err)
 	}
